@@ -1,0 +1,150 @@
+"""The one hierarchy of errors; each class carries its exit code, its errno and whether trying again can help."""
+
+from __future__ import annotations
+
+import errno as _errno
+
+
+class SprayDryError(Exception):
+    """Base of everything spraydry raises on purpose; its text is one line that says what is wrong and what to do.
+
+    `exit_code` is what the command line returns, `errno` what a mount answers, `retryable` whether the same call may
+    succeed later without anything being changed by hand.
+    """
+
+    exit_code = 1
+    errno = _errno.EIO
+    retryable = False
+
+
+class UsageError(SprayDryError):
+    """An argument that cannot be meant: a size that is no size, a name that does not fit."""
+
+    exit_code = 2
+    errno = _errno.EINVAL
+
+
+class SourceIncomplete(SprayDryError):
+    """Some sources could not be read; everything else was kept."""
+
+    exit_code = 3
+
+
+class NotFound(SprayDryError):
+    """Something that was named is not there."""
+
+    exit_code = 4
+    errno = _errno.ENOENT
+
+
+class RootNotFound(NotFound):
+    """No root of that name."""
+
+
+class VersionNotFound(NotFound):
+    """The root has no version of that name."""
+
+
+class PathNotFound(NotFound):
+    """The version holds nothing at that path."""
+
+
+class ChunkNotFound(NotFound):
+    """No frame is known that holds the chunk."""
+
+    exit_code = 6
+    errno = _errno.EIO
+
+
+class VersionExists(SprayDryError):
+    """The version name was used before, perhaps by a version removed since; names are never used twice."""
+
+    exit_code = 5
+    errno = _errno.EEXIST
+
+
+class CorruptData(SprayDryError):
+    """Stored bytes are not what they should be."""
+
+    exit_code = 6
+
+
+class ChunkCorrupt(CorruptData):
+    """Every copy of a chunk that was found decodes to other bytes than its name says."""
+
+
+class FrameCorrupt(CorruptData):
+    """A frame's bytes do not parse, or decode to something it does not claim to be."""
+
+
+class DictionaryMissing(CorruptData):
+    """A frame needs a dictionary which is gone or damaged."""
+
+
+class StoreError(SprayDryError):
+    """A store could not do what was asked."""
+
+    exit_code = 7
+
+
+class StoreNotFound(StoreError):
+    """There is no repository at the given place."""
+
+    exit_code = 4
+    errno = _errno.ENOENT
+
+
+class ValueNotFound(StoreError):
+    """A store holds nothing under that name."""
+
+    errno = _errno.ENOENT
+
+
+class StoreUnavailable(StoreError):
+    """A store does not answer at present: locked by another process, unreachable."""
+
+    retryable = True
+    errno = _errno.EAGAIN
+
+
+class StoreReadOnly(StoreError):
+    """Something was to be written to a store that cannot be written."""
+
+    errno = _errno.EROFS
+
+
+class StoreFull(StoreError):
+    """No room is left where the store lies."""
+
+    exit_code = 8
+    errno = _errno.ENOSPC
+
+
+class NotARepository(StoreError):
+    """The place holds something, but no spraydry repository."""
+
+    exit_code = 6
+
+
+class FormatTooNew(StoreError):
+    """The repository was written by a newer spraydry."""
+
+    exit_code = 9
+
+
+class SlotTaken(StoreError):
+    """Another writer won the log slot; read it and try the next."""
+
+    retryable = True
+
+
+class MountError(SprayDryError):
+    """A mount could not be made or taken down."""
+
+    exit_code = 10
+
+
+class RestoreError(SprayDryError):
+    """What was named could not be put down faithfully."""
+
+    exit_code = 3

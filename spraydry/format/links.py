@@ -1,0 +1,132 @@
+"""The links list of a version: hardlink group -> first path and count, sorted and paged. Layout: FORMAT.md §6."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from spraydry.errors import CorruptData
+from spraydry.format.digest import DIGEST_BYTES, digest
+from spraydry.format.tree import GROUP_BYTES
+
+LINKS, INDEX = 5, 6
+PAGE_BYTES = 48 << 10
+MAX_DEPTH = 8
+
+
+class Group(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """The entries that are one inode: the path (in preorder) of the first, from the version's root, and how many."""
+
+    group: bytes
+    count: int
+    first: bytes
+
+
+class _Child(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    group: bytes  # the first one below
+    digest: bytes
+
+
+class _Links(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=LINKS):
+    version: int
+    groups: tuple[Group, ...]
+
+
+class _Index(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=INDEX):
+    version: int
+    children: tuple[_Child, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Links | _Index)
+
+
+def group_of(first_path: bytes) -> bytes:
+    """The group id: the first 16 bytes of the BLAKE3 of the first member's path."""
+    return digest(first_path)[:GROUP_BYTES]
+
+
+def encode_links(groups: Iterable[Group], emit: Callable[[bytes, bytes], None]) -> bytes | None:
+    """Write the pages of a links list (groups sorted by id) through `emit(digest, plain)`; the name of the top one."""
+    children: list[_Child] = []
+
+    def close(page: list[Group]) -> None:
+        plain = _encoder.encode(_Links(1, tuple(page)))
+        emit(digest(plain), plain)
+        children.append(_Child(page[0].group, digest(plain)))
+
+    page: list[Group] = []
+    held = 0
+    for group in groups:
+        if held > PAGE_BYTES:
+            close(page)
+            page, held = [], 0
+        page.append(group)
+        held += len(group.first) + GROUP_BYTES + 8
+    if page:
+        close(page)
+    while len(children) > 1:
+        level, children = children, []
+        for at in range(0, len(level), 900):
+            plain = _encoder.encode(_Index(1, tuple(level[at : at + 900])))
+            emit(digest(plain), plain)
+            children.append(_Child(level[at].group, digest(plain)))
+    return children[0].digest if children else None
+
+
+def _decode(plain: bytes) -> _Links | _Index:
+    try:
+        page = _decoder.decode(plain)
+    except msgspec.MsgspecError as error:
+        raise CorruptData(f"a links page does not parse: {error}") from None
+    ids = [item.group for item in (page.groups if isinstance(page, _Links) else page.children)]
+    if (
+        page.version != 1
+        or not ids
+        or ids != sorted(set(ids))
+        or any(len(group) != GROUP_BYTES for group in ids)
+        or _encoder.encode(page) != plain
+        or (isinstance(page, _Links) and any(group.count < 2 or not group.first for group in page.groups))
+        or (isinstance(page, _Index) and any(len(child.digest) != DIGEST_BYTES for child in page.children))
+    ):
+        raise CorruptData("a links page is not possible")
+    return page
+
+
+class Links:
+    """Reads a links list; pages come from `read` (digest -> verified plain bytes). Keeps nothing. Raises CorruptData."""
+
+    def __init__(self, name: bytes | None, read: Callable[[bytes], bytes]) -> None:
+        self.name = name
+        self._read = read
+
+    def find(self, group: bytes) -> Group:
+        """The group of that id; an entry that names one which is not listed is damage."""
+        name = self.name
+        for _ in range(MAX_DEPTH):
+            if name is None:
+                break
+            page = _decode(self._read(name))
+            if isinstance(page, _Index):
+                place = bisect_right([child.group for child in page.children], group) - 1
+                name = page.children[max(place, 0)].digest
+                continue
+            for found in page.groups:
+                if found.group == group:
+                    return found
+            break
+        raise CorruptData(f"hardlink group {group.hex()} is not in the version's links list")
+
+    def pages(self) -> Iterator[bytes]:
+        """The names of all its pages."""
+        stack = [] if self.name is None else [(self.name, 0)]
+        while stack:
+            name, depth = stack.pop()
+            yield name
+            page = _decode(self._read(name))
+            if isinstance(page, _Index):
+                if depth > MAX_DEPTH:
+                    raise CorruptData("a links list is deeper than possible")
+                stack += [(child.digest, depth + 1) for child in page.children]

@@ -1,0 +1,123 @@
+"""Log records: versions and what else is committed to a repository, each in one slot. Layout: FORMAT.md §7."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from spraydry.errors import CorruptData, FormatTooNew, UsageError
+from spraydry.format.digest import DIGEST_BYTES, digest
+from spraydry.format.tree import Entry, check_entry
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+RESERVED = ("latest",)
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every record begins with: its format, the digest of the record in the slot before (32 zero bytes in slot 1),
+    and when (ns since 1970, for people: nothing is ordered by it) and by what (`spraydry 0.1.0 ingest`) it was made."""
+
+    format: int
+    previous: bytes
+    made_ns: int
+    made_by: str
+
+
+class VersionRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=1):
+    """A version. `users` and `groups` map the numeric owners in it to names on the machine it came from; `new_bytes` is
+    what it added in plain bytes, `stored_bytes` in frames. `incomplete`: some sources could not be read."""
+
+    root: str
+    name: str
+    entry: Entry
+    links: bytes | None
+    spec: str
+    users: tuple[tuple[int, str], ...]
+    groups: tuple[tuple[int, str], ...]
+    incomplete: bool
+    new_bytes: int
+    stored_bytes: int
+
+
+class RemovalRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=2):
+    """The version or tag made in `slot` is no longer there. Its name stays used."""
+
+    slot: int
+
+
+class TagRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=3):
+    """A second name, in the same root, for the version made in `slot`."""
+
+    root: str
+    name: str
+    slot: int
+
+
+class CondemnRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=4):
+    """These frames (sorted names) are given up: nothing may count on them any more, and they are deleted later."""
+
+    frames: tuple[bytes, ...]
+
+
+class RevokeRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=6):
+    """The removal or condemnation in `slot` is taken back."""
+
+    slot: int
+
+
+class DictionariesRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=7):
+    """From here on new frames of each class use the dictionary named; classes not listed use none."""
+
+    adopted: tuple[tuple[str, bytes], ...]
+
+
+AnyRecord = VersionRecord | RemovalRecord | TagRecord | CondemnRecord | RevokeRecord | DictionariesRecord
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyRecord)
+_KNOWN_TAGS = (1, 2, 3, 4, 6, 7)  # 5 is kept for checkpoints
+NO_RECORD = bytes(DIGEST_BYTES)
+
+
+def check_new_name(name: str, what: str) -> None:
+    """Raises UsageError unless `name` may name a root or version."""
+    if not _NAME.fullmatch(name) or name in RESERVED:
+        raise UsageError(
+            f"{name!r} cannot name a {what}: letters, digits and . _ - only, not starting with - or . (and 'latest' is"
+            f" taken){'; give another with --root' if what == 'root' else ''}"
+        )
+
+
+def encode_record(record: AnyRecord) -> bytes:
+    """A record as its slot holds it: the msgpack array, then the BLAKE3 of it."""
+    plain = _encoder.encode(record)
+    return plain + digest(plain)
+
+
+def decode_record(value: bytes, slot: int) -> tuple[AnyRecord, bytes]:
+    """The record in a slot, and its digest. Raises CorruptData, FormatTooNew."""
+    plain, name = value[:-DIGEST_BYTES], value[-DIGEST_BYTES:]
+    if digest(plain) != name:
+        raise CorruptData(f"log slot {slot} is damaged")
+    try:
+        record = _decoder.decode(plain)
+    except msgspec.MsgspecError as error:
+        try:
+            tag, version = msgspec.msgpack.decode(plain)[:2]
+        except (msgspec.MsgspecError, ValueError, TypeError):
+            tag, version = 1, 1
+        if tag not in _KNOWN_TAGS or version != 1:
+            raise FormatTooNew(f"log slot {slot} was written by a newer spraydry: install a current one") from None
+        raise CorruptData(f"log slot {slot} does not parse: {error}") from None
+    if record.format != 1:
+        raise FormatTooNew(f"log slot {slot} was written by a newer spraydry: install a current one")
+    sound = len(record.previous) == DIGEST_BYTES and _encoder.encode(record) == plain
+    if isinstance(record, VersionRecord):
+        check_entry(record.entry, root=True)
+        sound = sound and (record.links is None or len(record.links) == DIGEST_BYTES)
+    if isinstance(record, VersionRecord | TagRecord):
+        sound = sound and bool(_NAME.fullmatch(record.root) and _NAME.fullmatch(record.name))
+    if not sound:
+        raise CorruptData(f"log slot {slot} holds a record that cannot be")
+    return record, name

@@ -1,0 +1,195 @@
+"""The log of a repository: numbered records, each created only if absent, and the state they add up to."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spraydry.errors import CorruptData, RootNotFound, SlotTaken, VersionExists, VersionNotFound
+from spraydry.format.digest import DIGEST_BYTES
+from spraydry.format.version import (
+    NO_RECORD,
+    AnyRecord,
+    CondemnRecord,
+    DictionariesRecord,
+    RemovalRecord,
+    RevokeRecord,
+    TagRecord,
+    VersionRecord,
+    decode_record,
+    encode_record,
+)
+from spraydry.stores.base import Store
+
+RECORD_FORMAT = 1
+_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Version:
+    """A committed version under one of its names; `slot` is where this name was made, `made_in` the version itself."""
+
+    root: str
+    name: str
+    slot: int
+    made_in: int
+    record: VersionRecord
+
+    def __str__(self) -> str:
+        return f"{self.root}@{self.name}"
+
+
+def slot_name(slot: int) -> str:
+    """The name of a slot in the `log` namespace."""
+    return f"{slot:012d}"
+
+
+class Log:
+    """Reads the records of a store in order, once each, and appends. Blocks; threads may share it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.RLock()
+        self.records: list[AnyRecord] = []
+        self.digests: list[bytes] = []
+        self._roots: dict[str, dict[str, Version]] = {}  # everything ever named, in order
+        self._by_slot: dict[int, Version] = {}
+        self._removed: set[int] = set()
+        self._condemned: set[bytes] = set()
+        self.dictionaries: dict[str, bytes] = {}
+
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """The newest slot (0: none) and the digest of its record."""
+        return (len(self.digests), self.digests[-1]) if self.digests else (0, NO_RECORD)
+
+    def read(self) -> int:
+        """Take in what was appended since; the newest slot. Raises CorruptData where the chain is broken."""
+        with self._lock:
+            for stored in self._store.list("log", slot_name(len(self.records))):
+                slot = len(self.records) + 1
+                if stored.name != slot_name(slot):
+                    raise CorruptData(f"log slot {slot} is missing, though {stored.name} is there")
+                record, name = decode_record(self._store.get("log", stored.name), slot)
+                if record.previous != self.head[1]:
+                    raise CorruptData(f"log slot {slot} does not follow slot {slot - 1}")
+                self._take(slot, record)
+                self.records.append(record)
+                self.digests.append(name)
+            return len(self.records)
+
+    def _take(self, slot: int, record: AnyRecord) -> None:
+        if isinstance(record, VersionRecord | TagRecord):
+            if isinstance(record, VersionRecord):
+                version = Version(record.root, record.name, slot, slot, record)
+            else:
+                tagged = self._by_slot.get(record.slot)
+                if tagged is None or tagged.root != record.root:
+                    raise CorruptData(f"log slot {slot} names a version which is not there")
+                version = Version(record.root, record.name, slot, tagged.made_in, tagged.record)
+            named = self._roots.setdefault(record.root, {})
+            if record.name in named:
+                raise CorruptData(f"log slot {slot} uses the name {version} again")
+            named[record.name] = self._by_slot[slot] = version
+        elif isinstance(record, RemovalRecord):
+            self._removed.add(record.slot)
+        elif isinstance(record, CondemnRecord):
+            self._condemned.update(record.frames)
+        elif isinstance(record, DictionariesRecord):
+            self.dictionaries = dict(record.adopted)
+        elif isinstance(record, RevokeRecord):
+            revoked = self.records[record.slot - 1] if 0 < record.slot < slot else None
+            if isinstance(revoked, RemovalRecord):
+                self._removed.discard(revoked.slot)
+            elif isinstance(revoked, CondemnRecord):
+                self._condemned.difference_update(revoked.frames)
+            else:
+                raise CorruptData(f"log slot {slot} takes back what cannot be taken back")
+
+    def append(self, make: Callable[[bytes, int], AnyRecord]) -> tuple[int, AnyRecord]:
+        """Commit the record `make(previous digest, now in ns)` returns; the slot it won, and the record.
+
+        Every slot before has been read when `make` is called; it is called again when another writer was faster, and
+        may raise to give up.
+        """
+        with self._lock:
+            for _ in range(_TRIES):
+                slot = self.read() + 1
+                record = make(self.head[1], time.time_ns())
+                if self._store.create("log", slot_name(slot), encode_record(record)):
+                    self.read()
+                    return slot, record
+        raise SlotTaken("other writers were faster a hundred times; try again")
+
+    # -- what it adds up to
+
+    def roots(self) -> list[str]:
+        """The names of the roots that have versions, sorted."""
+        return sorted(root for root in self._roots if self.versions(root))
+
+    def versions(self, root: str) -> list[Version]:
+        """The versions of a root under all their names, oldest first."""
+        return [version for version in self._roots.get(root, {}).values() if not self._is_removed(version)]
+
+    def _is_removed(self, version: Version) -> bool:
+        return version.slot in self._removed
+
+    def newest(self, root: str) -> Version | None:
+        """The newest version of a root that is still there, under its first name still there."""
+        versions = self.versions(root)
+        made_in = max((version.made_in for version in versions), default=0)
+        return next((version for version in versions if version.made_in == made_in), None)
+
+    def find(self, root: str, name: str | None = None) -> Version:
+        """A version by name (None and `latest`: the newest). Raises RootNotFound, VersionNotFound with near names."""
+        versions = self.versions(root)
+        if not versions:
+            raise RootNotFound(f"there is no root {root!r}{_near(root, self.roots())}")
+        if name in (None, "latest"):
+            newest = self.newest(root)
+            assert newest is not None
+            return newest
+        for version in versions:
+            if version.name == name:
+                return version
+        gone = " any more" if name in self._roots[root] else ""
+        raise VersionNotFound(
+            f"{root!r} has no version {name!r}{gone}{_near(name or '', [version.name for version in versions])}"
+        )
+
+    def check_unused(self, root: str, name: str) -> None:
+        """Raises VersionExists when the name was ever used in this root."""
+        if version := self._roots.get(root, {}).get(name):
+            gone = " (it was removed, but names are never used twice)" if self._is_removed(version) else ""
+            raise VersionExists(f"{root}@{name} exists{gone}: choose another name with --as")
+
+    def next_name(self, root: str) -> str:
+        """The name a new version gets by itself: v1, v2, ..., never one that was used."""
+        used = self._roots.get(root, {})
+        number = 1 + max((int(name[1:]) for name in used if name[0] == "v" and name[1:].isdecimal()), default=0)
+        return f"v{number}"
+
+    def live_slot(self, slot: int, name: bytes) -> bool:
+        """Whether `slot` holds the record of that digest, a version, and some name of it is still there."""
+        if not 0 < slot <= len(self.digests) or self.digests[slot - 1] != name or len(name) != DIGEST_BYTES:
+            return False
+        made = self._by_slot.get(slot)
+        return made is not None and any(v.made_in == slot for v in self.versions(made.root))
+
+    def condemned_since(self, slot: int) -> set[bytes]:
+        """The frames condemned behind `slot` and not pardoned."""
+        frames: set[bytes] = set()
+        for record in self.records[slot:]:
+            if isinstance(record, CondemnRecord):
+                frames.update(record.frames)
+        return frames & self._condemned
+
+
+def _near(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, 3, 0.5) or names[:3]
+    return (
+        f"; there is {', '.join(close)}" if close else "; there is nothing yet: `spraydry ingest DIR` makes the first"
+    )

@@ -1,0 +1,303 @@
+"""A repository: opens a store with its catalog and log, and reads verified chunks, pages and versions from it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
+
+import msgspec
+
+from spraydry.errors import (
+    ChunkCorrupt,
+    ChunkNotFound,
+    CorruptData,
+    DictionaryMissing,
+    FormatTooNew,
+    NotARepository,
+    SprayDryError,
+    StoreReadOnly,
+    ValueNotFound,
+)
+from spraydry.format import frame as frames
+from spraydry.format.digest import digest
+from spraydry.format.links import Links
+from spraydry.format.run import FrameInfo, Row, decode_run
+from spraydry.format.tree import Page, Subtree, Tree
+from spraydry.repository.cache import FrameCache
+from spraydry.repository.catalog import Catalog
+from spraydry.repository.log import Log
+from spraydry.stores.base import Store, open_store
+from spraydry.stores.sqlite import Database, SqliteStore
+
+CONFIG_FORMAT = 1
+DEFAULT_CACHE_BYTES = 64 << 20
+_PAGE_CACHE_BYTES = 16 << 20
+_DECODED_FACTOR = 8  # a decoded page takes about so many times its encoded bytes, measured
+
+
+class Config(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What a store says of the repository it belongs to."""
+
+    magic: str
+    format: int
+    repository: bytes  # 16 random bytes
+    store: bytes  # 16 random bytes
+    configuration: int  # rises when the set of stores changes
+
+
+class Repository:
+    """Everything below is blocking; threads may share a repository, processes must not carry it over a fork."""
+
+    def __init__(self, store: Store, catalog: Catalog, config: Config, url: str, cache_bytes: int) -> None:
+        self.store = store
+        self.catalog = catalog
+        self.config = config
+        self.url = url
+        self.log = Log(store)
+        self.read_only = store.read_only
+        self._frames = FrameCache(cache_bytes)
+        self._pages: OrderedDict[bytes, Page] = OrderedDict()
+        self._pages_held = 0
+        self._pages_lock = threading.Lock()
+        self._dictionaries: dict[bytes, frames.Dictionary] = {}
+        self.refresh()
+
+    # -- opening
+
+    @classmethod
+    def open(
+        cls, url: str, *, create: bool = False, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES
+    ) -> Repository:
+        """Open the repository at a path or URL; with `create`, make one where there is nothing.
+
+        Raises StoreNotFound, NotARepository, FormatTooNew, StoreUnavailable and other StoreErrors.
+        """
+        store = open_store(url, create=create, read_only=read_only)
+        try:
+            config = _config(store, create)
+            return cls(store, _catalog(store, config), config, url, cache_bytes)
+        except BaseException:
+            store.close()
+            raise
+
+    def refresh(self) -> None:
+        """Take in what others committed since: log slots, index runs. Raises CorruptData for a log cut short."""
+        seen = self.catalog.state("head")
+        slot = self.log.read()
+        if seen is not None:
+            seen_slot = int.from_bytes(seen[:8], "big")
+            if seen_slot > slot or (seen_slot and self.log.digests[seen_slot - 1] != seen[8:]):
+                raise CorruptData(f"{self.url}: the log was cut short or replaced (slot {seen_slot} was seen before)")
+        if not self.read_only:
+            self._take_runs()
+
+    def _take_runs(self) -> None:
+        taken = self.catalog.runs()
+        for stored in list(self.store.list("index")):
+            if stored.name not in taken:
+                value = self.store.get("index", stored.name)
+                if digest(value).hex() != stored.name:
+                    raise CorruptData(f"index run {stored.name} is damaged: `spraydry verify --rebuild` makes it anew")
+                infos, rows = decode_run(value)
+                self.catalog.add_run(stored.name, infos, rows, verified=False)
+
+    def rebuild_catalog(self) -> int:
+        """Make the catalog anew from what the store holds; the number of frames found.
+
+        Reads every frame once, decoding it: the time is that of `verify`. Frames that are damaged are left out.
+        """
+        with self.batch():
+            self.catalog.clear()
+            count = 0
+            for stored in self.store.list("frames"):
+                name = bytes.fromhex(stored.name)
+                try:
+                    info, rows, _ = self.decode_frame(name)
+                except SprayDryError:
+                    continue
+                self.catalog.add_run(f"frame-{stored.name}", [info], rows, verified=True)
+                count += 1
+            for stored in self.store.list("index"):
+                self.catalog.replace_runs([], stored.name)
+            self.remember_head()
+        return count
+
+    def remember_head(self) -> None:
+        """Note the newest slot, so that a log cut short is noticed."""
+        slot, name = self.log.head
+        self.catalog.remember("head", slot.to_bytes(8, "big") + name)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """What is written inside becomes durable together at its end, where store and catalog are one file."""
+        if self.read_only:
+            raise StoreReadOnly(f"{self.url} cannot be written (permissions, or a read-only medium)")
+        with ExitStack() as stack:
+            stack.enter_context(self.store.batch())
+            stack.enter_context(self.catalog.database.transaction())
+            yield
+
+    def close(self) -> None:
+        """Close store and catalog."""
+        self.catalog.close()
+        self.store.close()
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- chunks
+
+    def peek_chunk(self, name: bytes) -> memoryview | None:
+        """A chunk that is in memory, verified; None if it is not. Never blocks."""
+        return self._frames.get(name)
+
+    def read_chunk(self, name: bytes) -> memoryview:
+        """The plain bytes of a chunk, verified against its name.
+
+        Tries every frame that is known to hold it, looks again once for new ones, and raises ChunkNotFound or
+        ChunkCorrupt, naming chunk and frames, when none gives the right bytes.
+        """
+        if (chunk := self._frames.get(name)) is not None:
+            return chunk
+        tried: dict[bytes, str] = {}
+        for attempt in range(2):
+            if attempt:
+                self._look_again()
+            for place in self.catalog.locate(name):
+                if place.frame in tried:
+                    continue
+                try:
+                    info, rows, plain = self.decode_frame(place.frame)
+                except SprayDryError as error:
+                    tried[place.frame] = str(error)
+                    continue
+                self._frames.add(info.name, plain, [(row.digest, row.offset, row.length) for row in rows])
+                for row in rows:
+                    if row.digest == name:
+                        return memoryview(plain)[row.offset : row.offset + row.length]
+                tried[place.frame] = "it does not hold that chunk"
+        if not tried:
+            raise ChunkNotFound(f"chunk {name.hex()} is in no frame of {self.url}")
+        reasons = "; ".join(f"frame {found.hex()}: {reason}" for found, reason in tried.items())
+        raise ChunkCorrupt(f"chunk {name.hex()} cannot be read: {reasons}")
+
+    def _look_again(self) -> None:
+        try:
+            self.refresh()
+        except SprayDryError:
+            pass  # what is known already must do; the caller reports what it could not read
+
+    def decode_frame(self, name: bytes) -> tuple[FrameInfo, list[Row], bytes]:
+        """Read a frame and give its chunks' digests, computed from the bytes: what is in a row is verified by that."""
+        try:
+            stored = self.store.get("frames", name.hex())
+        except ValueNotFound:
+            raise ValueNotFound(f"frame {name.hex()} is gone") from None
+        head, plain = frames.decode(stored, self.dictionary)
+        view = memoryview(plain)
+        rows = [
+            Row(digest(view[at : at + length]), 0, at, length)
+            for at, length in zip(accumulate(head.lengths, initial=0), head.lengths, strict=False)
+        ]
+        return frame_info(name, head, len(stored)), rows, plain
+
+    def dictionary(self, name: bytes) -> frames.Dictionary:
+        """A dictionary by its digest. Raises DictionaryMissing."""
+        if name not in self._dictionaries:
+            try:
+                plain = self.store.get("dictionaries", name.hex())
+            except ValueNotFound:
+                raise DictionaryMissing(f"dictionary {name.hex()} is gone") from None
+            self._dictionaries[name] = frames.load_dictionary(name, plain)
+        return self._dictionaries[name]
+
+    # -- trees
+
+    def page(self, name: bytes) -> Page:
+        """A decoded, checked tree page, from memory where it was read before."""
+        if (page := self.peek_page(name)) is not None:
+            return page
+        page = Page(bytes(self.read_chunk(name)))
+        with self._pages_lock:
+            if name not in self._pages:
+                self._pages[name] = page
+                self._pages_held += page.bytes * _DECODED_FACTOR
+                while self._pages_held > _PAGE_CACHE_BYTES and len(self._pages) > 1:
+                    self._pages_held -= self._pages.popitem(last=False)[1].bytes * _DECODED_FACTOR
+        return page
+
+    def peek_page(self, name: bytes) -> Page | None:
+        """A page that is in memory; None if it is not. Never blocks."""
+        page = self._pages.get(name)
+        if page is not None:
+            try:
+                self._pages.move_to_end(name)
+            except KeyError:
+                pass
+        return page
+
+    def tree(self, subtree: Subtree) -> Tree:
+        """A directory, for reading."""
+        return Tree(subtree, self.page)
+
+    def links(self, name: bytes | None) -> Links:
+        """A version's links list, for reading."""
+        return Links(name, lambda digest: bytes(self.read_chunk(digest)))
+
+
+def frame_info(name: bytes, head: frames.Header, stored_bytes: int) -> FrameInfo:
+    """What the index keeps of a frame."""
+    return FrameInfo(name, head.frame_class, head.codec, head.level, head.dictionary, head.plain_bytes, stored_bytes)
+
+
+def _config(store: Store, create: bool) -> Config:
+    try:
+        value = store.get("config", "config")
+    except ValueNotFound:
+        if not create or next(store.list("log"), None) is not None:
+            raise NotARepository("there is a store, but no spraydry repository in it") from None
+        config = Config("spraydry", CONFIG_FORMAT, os.urandom(16), os.urandom(16), 1)
+        plain = msgspec.msgpack.encode(config)
+        store.create("config", "config", plain + digest(plain))
+        return _config(store, False)
+    if digest(value[:-32]) != value[-32:]:
+        raise CorruptData("the repository's config is damaged")
+    try:
+        config = msgspec.msgpack.decode(value[:-32], type=Config)
+    except msgspec.MsgspecError:
+        raise FormatTooNew("the repository was written by a newer spraydry: install a current one") from None
+    if config.magic != "spraydry":
+        raise NotARepository("there is a store, but no spraydry repository in it")
+    if config.format != CONFIG_FORMAT:
+        raise FormatTooNew("the repository was written by a newer spraydry: install a current one")
+    return config
+
+
+def _catalog(store: Store, config: Config) -> Catalog:
+    """The catalog in the store's own file where that is SQLite, else one in the cache directory of this machine."""
+    if isinstance(store, SqliteStore):
+        catalog = Catalog(store.database)
+        if catalog.usable:
+            return catalog
+    if store.location() is None:
+        folder = tempfile.mkdtemp(prefix="spraydry-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    else:
+        folder = cache_folder(config.repository)
+    return Catalog(Database(os.path.join(folder, "catalog.sqlite"), "", create=True))
+
+
+def cache_folder(repository: bytes) -> str:
+    """The folder of this machine for what can be made again about a repository (under $XDG_CACHE_HOME)."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "spraydry", repository.hex())

@@ -1,0 +1,359 @@
+"""SQLite files: the Database that owns the connections to one, and the default store inside one. Layout: FORMAT.md §8."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import apsw
+
+from spraydry.errors import (
+    CorruptData,
+    FormatTooNew,
+    NotARepository,
+    SprayDryError,
+    StoreError,
+    StoreFull,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreUnavailable,
+    ValueNotFound,
+)
+from spraydry.stores.base import Store, Stored, check_key
+
+APPLICATION_ID = 0x53447279  # "SDry"
+FORMAT = 1
+PAGE_BYTES = 8192
+BUSY_TIMEOUT_MS = 30_000
+
+_STORE_SCHEMA = """
+CREATE TABLE value(id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,
+                   UNIQUE(namespace, name)) STRICT;
+"""
+
+# WAL needs shared memory between its users, which network file systems do not give.
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"}
+
+Row = tuple[Any, ...]
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """SQLite's errors as ours, in one line each."""
+    try:
+        yield
+    except (apsw.BusyError, apsw.LockedError):
+        raise StoreUnavailable(f"{path} is locked by another process; try again when it has finished") from None
+    except apsw.FullError:
+        raise StoreFull(f"no room is left for {path}: free some space and run the command again") from None
+    except (apsw.ReadOnlyError, apsw.PermissionsError):
+        raise StoreReadOnly(f"{path} cannot be written (permissions, or a read-only medium)") from None
+    except apsw.NotADBError:
+        raise NotARepository(f"{path} is not a spraydry repository") from None
+    except (apsw.CorruptError, apsw.FormatError, apsw.SchemaChangeError, apsw.ConstraintError) as error:
+        raise CorruptData(f"{path} is damaged: {error}") from None
+    except apsw.CantOpenError as error:
+        raise StoreError(f"{path} cannot be opened: {error}") from None
+    except apsw.IOError as error:
+        raise StoreError(f"{path} cannot be read or written: {error}") from None
+    except (apsw.Error, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
+    except MemoryError:
+        raise CorruptData(f"{path} is damaged: a value claims an impossible size") from None
+
+
+class Database:
+    """One SQLite file: a connection for reading per thread, and one for writing which threads take in turn.
+
+    All methods block; threads may share it. It must not be carried over a fork. `schema` (CREATE statements) is what the
+    file must hold, beside what `extend` adds; a trigger or view in it is refused.
+    """
+
+    def __init__(self, path: str, schema: str, *, create: bool = False, read_only: bool = False) -> None:
+        self.path = os.path.abspath(path)
+        self.read_only = read_only
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._local = threading.local()
+        self._readers: list[apsw.Connection] = []
+        self._writer: apsw.Connection | None = None
+        self._immutable = False
+        if not os.path.exists(self.path):
+            if not create:
+                raise StoreNotFound(f"there is no repository at {path}: `spraydry ingest DIR` makes one")
+            _make_private_file(self.path)
+        elif not os.path.isfile(self.path):
+            raise NotARepository(f"{path} is not a spraydry repository: it is not a file")
+        if not read_only and not os.access(self.path, os.W_OK):
+            self.read_only = True
+        with _translated(self.path):
+            self._open(schema)
+
+    def _open(self, schema: str) -> None:
+        if self.read_only:
+            self._immutable = not os.path.exists(self.path + "-wal") and not os.access(
+                os.path.dirname(self.path), os.W_OK
+            )
+            connection = self._reader()
+        else:
+            connection = self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE)
+        (application,), (version,) = (
+            next(connection.execute(f"PRAGMA {name}")) for name in ("application_id", "user_version")
+        )
+        if application == 0 and not self.read_only and not connection.execute("SELECT 1 FROM sqlite_schema").fetchall():
+            self._initialise(connection, schema)
+        elif application != APPLICATION_ID:
+            raise NotARepository(f"{self.path} is not a spraydry repository")
+        elif version > FORMAT:
+            raise FormatTooNew(f"{self.path} was written by a newer spraydry: install a current one")
+        elif version != FORMAT or not self._schema_of(connection) >= _statements(schema):
+            raise CorruptData(f"{self.path} is damaged: its tables are not those of a spraydry repository")
+        if not self.read_only and next(connection.execute("PRAGMA journal_mode"))[0] != self._journal_mode():
+            connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
+
+    def _connect(self, flags: int) -> apsw.Connection:
+        uri = "file:" + quote(self.path) + ("?immutable=1" if self._immutable else "")
+        connection = apsw.Connection(uri, flags | apsw.SQLITE_OPEN_URI)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        for pragma in ("synchronous = FULL", "cell_size_check = ON", "cache_size = -4000", "mmap_size = 0"):
+            connection.execute("PRAGMA " + pragma).fetchall()
+        return connection
+
+    def _journal_mode(self) -> str:
+        return "truncate" if _file_system(self.path) in _NETWORK else "wal"
+
+    def _initialise(self, connection: apsw.Connection, schema: str) -> None:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
+        connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
+        with connection:
+            connection.execute(schema)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+    @staticmethod
+    def _schema_of(connection: apsw.Connection) -> set[str]:
+        rows = connection.execute("SELECT type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'")
+        found = set()
+        for kind, sql in rows:
+            if kind != "table" or not isinstance(sql, str):
+                raise apsw.CorruptError(f"it holds a {kind} of its own")
+            found.add(_folded(sql))
+        return found
+
+    def extend(self, schema: str) -> bool:
+        """Make the tables of `schema` unless they are there; False where they are missing and cannot be made."""
+        wanted = _statements(schema)
+        with _translated(self.path):
+            found = self._schema_of(self._writer or self._reader())
+        if not found & wanted:
+            if self.read_only:
+                return False
+            with self.transaction() as connection:
+                connection.execute(schema)
+        elif not found >= wanted:
+            raise CorruptData(f"{self.path} is damaged: its tables are not those of a spraydry repository")
+        return True
+
+    def _reader(self) -> apsw.Connection:
+        connection: apsw.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect(apsw.SQLITE_OPEN_READONLY)
+            with self._lock:
+                self._readers.append(connection)
+        return connection
+
+    def rows(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
+        """All rows of a query: inside a transaction of this thread as that sees them, else as last committed."""
+        with _translated(self.path):
+            if self._depth and getattr(self._local, "writing", False):
+                assert self._writer is not None
+                return self._writer.execute(sql, tuple(values)).fetchall()
+            return self._reader().execute(sql, tuple(values)).fetchall()
+
+    def execute(self, sql: str, values: Iterable[Any] = ()) -> int:
+        """One statement that writes, in a transaction; the number of rows it changed."""
+        with self.transaction() as connection:
+            connection.execute(sql, tuple(values))
+            return connection.changes()
+
+    def execute_many(self, sql: str, rows: Iterable[Iterable[Any]]) -> None:
+        """One statement for many rows, in a transaction."""
+        with self.transaction() as connection:
+            connection.executemany(sql, rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[apsw.Connection]:
+        """A write transaction, durable when it ends; inside another one of the same thread it is part of that."""
+        with self._lock:
+            if self._writer is None:
+                raise StoreReadOnly(f"{self.path} cannot be written (permissions, or a read-only medium)")
+            with _translated(self.path):
+                if self._depth == 0:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                    self._local.writing = True
+                self._depth += 1
+                try:
+                    yield self._writer
+                    if self._depth == 1:
+                        self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._depth == 1 and self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+                finally:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        self._local.writing = False
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, as far as readers allow, and give free pages back."""
+        with self._lock:
+            if self._writer is not None and self._depth == 0:
+                try:
+                    with _translated(self.path):
+                        self._writer.set_busy_timeout(0)
+                        self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+                        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                except StoreError:
+                    pass  # a reader or writer is at work: theirs, or the next checkpoint, does it
+                finally:
+                    self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def close(self) -> None:
+        """Close every connection; the last one to close a file folds its write-ahead log in."""
+        with self._lock:
+            for connection in [*self._readers, *([self._writer] if self._writer else [])]:
+                try:
+                    connection.close(True)
+                except apsw.Error:
+                    pass  # nothing is lost: what was committed is in the log, which the next opener reads
+            self._readers.clear()
+            self._writer = None
+
+
+class SqliteStore(Store):
+    """Values as rows of one table. Blocks; threads may share it. `database` is there for a catalog in the same file."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.read_only = database.read_only
+
+    def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
+        check_key(namespace, name)
+        column = "value" if start == 0 and length is None else "substr(value, ?3, ?4)"
+        values: list[Any] = [namespace, name]
+        if column != "value":
+            values += [start + 1, (1 << 62) if length is None else length]
+        rows = self.database.rows(f"SELECT {column} FROM value WHERE namespace = ?1 AND name = ?2", values)
+        if not rows:
+            raise ValueNotFound(f"{namespace}/{name} is not in the store")
+        value = rows[0][0]
+        if not isinstance(value, bytes):
+            raise CorruptData(f"{self.database.path} is damaged: {namespace}/{name} is not a value")
+        return value
+
+    def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
+        with self.database.transaction() as connection:
+            for name, value in values:
+                check_key(namespace, name)
+                connection.execute(
+                    "INSERT INTO value(namespace, name, value) VALUES(?, ?, ?)"
+                    " ON CONFLICT(namespace, name) DO UPDATE SET value = excluded.value",
+                    (namespace, name, value),
+                )
+
+    def create(self, namespace: str, name: str, value: bytes) -> bool:
+        check_key(namespace, name)
+        sql = "INSERT INTO value(namespace, name, value) VALUES(?, ?, ?) ON CONFLICT DO NOTHING"
+        return self.database.execute(sql, (namespace, name, value)) == 1
+
+    def delete(self, namespace: str, names: Iterable[str]) -> None:
+        self.database.execute_many(
+            "DELETE FROM value WHERE namespace = ? AND name = ?", ((namespace, name) for name in names)
+        )
+
+    def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        while True:
+            rows = self.database.rows(
+                "SELECT name, length(value) FROM value WHERE namespace = ? AND name > ? ORDER BY name LIMIT 1000",
+                (namespace, after),
+            )
+            for name, size in rows:
+                if not isinstance(name, str) or not isinstance(size, int):
+                    raise CorruptData(f"{self.database.path} is damaged: a name in {namespace}/ is not text")
+                yield Stored(name, size)
+            if len(rows) < 1000:
+                return
+            after = rows[-1][0]
+
+    def size(self, namespace: str, name: str) -> int | None:
+        rows = self.database.rows("SELECT length(value) FROM value WHERE namespace = ? AND name = ?", (namespace, name))
+        return rows[0][0] if rows else None
+
+    @contextmanager
+    def batch(self) -> Iterator[object]:
+        with self.database.transaction():
+            yield
+
+    def settle(self) -> None:
+        self.database.checkpoint()
+
+    def close(self) -> None:
+        self.database.close()
+
+    def location(self) -> str | None:
+        return self.database.path
+
+
+def open_store(rest: str, *, create: bool, read_only: bool) -> SqliteStore:
+    """The store in the file at path `rest`."""
+    return SqliteStore(Database(rest, _STORE_SCHEMA, create=create, read_only=read_only))
+
+
+def _folded(sql: str) -> str:
+    return " ".join(sql.split())
+
+
+def _statements(schema: str) -> set[str]:
+    return {_folded(statement) for statement in schema.split(";") if statement.strip()}
+
+
+def _make_private_file(path: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except PermissionError:
+        raise StoreReadOnly(f"{path} cannot be made: no permission") from None
+    except OSError as error:
+        raise _of_os(error, path) from None
+
+
+def _of_os(error: OSError, path: str) -> SprayDryError:
+    import errno
+
+    kind = {errno.ENOSPC: StoreFull, errno.EDQUOT: StoreFull, errno.EROFS: StoreReadOnly}.get(
+        error.errno or 0, StoreError
+    )
+    return kind(f"{path} cannot be made: {error.strerror}")
+
+
+def _file_system(path: str) -> str:
+    """The type of the file system `path` lies on, as /proc/self/mounts names it; empty where that is unknown."""
+    best, kind = "", ""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                _, point, found = line.split(" ", 3)[:3]
+                inside = path == point or path.startswith(point.rstrip("/") + "/")
+                if inside and len(point) >= len(best):
+                    best, kind = point, found
+    except (OSError, ValueError):
+        pass
+    return kind
