@@ -1,3 +1,33 @@
-"""A content-addressed, deduplicating, versioned file system that one mounts read-only."""
+"""A content-addressed, deduplicating, versioned file system that one mounts read-only.
+
+`spraydry.open()` gives a Repository; `spraydry.actions` holds what else one can do with it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spraydry.repository.repository import Repository
 
 __version__ = "0.1.0"
+
+
+def default_url() -> str:
+    """Where the repository lies when nobody says: $SPRAYDRY_REPO, else a SQLite file in the XDG data directory."""
+    if url := os.environ.get("SPRAYDRY_REPO"):
+        return url
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(data, "spraydry", "repository.sqlite")
+
+
+def open(url: str | os.PathLike[str] | None = None, *, create: bool = False, read_only: bool = False) -> Repository:
+    """The repository at a path (a SQLite file) or URL, by default the one the command line uses.
+
+    With `create` one is made where there is nothing. It is to be closed (`with` does). Raises StoreNotFound,
+    NotARepository, FormatTooNew, StoreUnavailable and other errors of `spraydry.errors`.
+    """
+    from spraydry.repository.repository import Repository
+
+    return Repository.open(default_url() if url is None else os.fspath(url), create=create, read_only=read_only)

@@ -1,0 +1,172 @@
+"""The command line: finds the verbs, gives them the options of every verb, turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+import spraydry
+from spraydry import errors
+from spraydry.commands import NOT_VERBS, session, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+_HELP = """\
+Keeps versions of directory trees, deduplicated and compressed, and mounts any of them read-only.
+
+In short:
+    spraydry ingest ~/photos           # photos@v1, then v2, v3, ...
+    spraydry mount photos@v3 /mnt/x    # ordinary ls, cp, grep, tar
+    spraydry ls --digests photos       # or look in without a mount
+
+What one names is written ROOT[@VERSION][:PATH] in every verb, such as
+photos@v3:2024/a.jpg; without a version it is the newest.
+`spraydry VERB --help` tells more about a verb."""
+
+_OPTIONS = Group("Options of every verb", sort_key=9)
+
+
+def main() -> None:
+    """The entry point of the `spraydry` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and return its exit code; everything is caught and told."""
+    session.options = session.Options()
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        return _told(error)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    head, tail = list(arguments), []
+    if "--" in head:  # what follows it belongs to the verb, even if it looks like an option of every verb
+        at = head.index("--")
+        head, tail = head[:at], head[at:]
+    app = build()
+
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        repo: Annotated[str | None, Parameter(group=_OPTIONS)] = None,
+        debug: Annotated[bool, Parameter(group=_OPTIONS)] = False,
+    ) -> int | None:
+        """Run a verb.
+
+        Parameters
+        ----------
+        repo
+            The repository: a path (a SQLite file) or a URL. By default $SPRAYDRY_REPO, else repository.sqlite in the
+            folder spraydry of the XDG data directory.
+        debug
+            Show where in the program an error came from.
+        """
+        session.options.repo, session.options.debug = repo, debug
+        code: int | None = app([*tokens, *tail])
+        return code
+
+    app.meta.default(launch)
+    if not _names_verb(head):
+        _ = app.resolved_commands  # the list of verbs shows the first line of each one's help
+    return app.meta(head) or 0
+
+
+def verbs() -> dict[str, str]:
+    """Each verb and the place of its function, found by looking at the folder, importing nothing."""
+    import pkgutil
+
+    import spraydry.commands
+
+    names = [found.name for found in pkgutil.iter_modules(spraydry.commands.__path__) if found.name not in NOT_VERBS]
+    return {name.strip("_").replace("_", "-"): f"spraydry.commands.{name}:{name}" for name in names}
+
+
+def build() -> App:
+    """The application with its verbs, none of them imported yet."""
+    app = App(
+        name="spraydry",
+        version=f"spraydry {spraydry.__version__}",
+        version_flags=("--version",),
+        help=_HELP,
+        help_format="plaintext",
+        help_epilogue=_epilogue(),
+        default_parameter=Parameter(negative=(), show_default=False),
+        group_commands=Group("Verbs", sort_key=0),
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    app.register_install_completion_command()
+    for flag in ("--help", "--version", "--install-completion"):
+        app[flag].group = (_OPTIONS,)
+    for name, place in verbs().items():
+        app.command(place, name=name, help_epilogue="")
+    return app
+
+
+def _names_verb(arguments: Sequence[str]) -> bool:
+    known = verbs()
+    return any(argument in known for argument in arguments)
+
+
+def _epilogue() -> str:
+    """The exit codes, as the classes that carry them tell: the first of each code in the hierarchy."""
+    told = {0: "Done.", 1: "Any other error.", INTERRUPTED: "Interrupted by Ctrl-C."}
+    kinds = errors.SprayDryError.__subclasses__()
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        told.setdefault(kind.exit_code, (kind.__doc__ or "").split(":")[0].split(",")[0].rstrip(".") + ".")
+    return "\n".join(["Exit codes:", *(f"  {code:3}  {text}" for code, text in sorted(told.items()))])
+
+
+def _told(error: BaseException) -> int:
+    """Print what went wrong in one line; the exit code it has."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has seen enough; the interpreter must not fail again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    if session.options.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    code, text = _meaning(error)
+    try:
+        terminal.warn(" ".join(text.split()))
+    except OSError:
+        pass  # nobody can be told
+    return code
+
+
+def _meaning(error: BaseException) -> tuple[int, str]:
+    """The exit code and the line for an error."""
+    if isinstance(error, errors.SprayDryError):
+        return error.exit_code, str(error)
+    if isinstance(error, CycloptsError):
+        return errors.UsageError.exit_code, f"{error} (`spraydry --help` shows how it is written)"
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, MemoryError):
+        return 1, "out of memory"
+    if isinstance(error, OSError) and error.strerror:
+        place = (
+            f"{terminal.printable(os.fsencode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return errors.StoreFull.exit_code, f"{place}no room is left: free some space and run the command again"
+        return 1, f"{place}{error.strerror}"
+    hint = "" if session.options.debug else "; run it again with --debug to see where"
+    return 1, f"unexpected {type(error).__name__}: {error}{hint}"

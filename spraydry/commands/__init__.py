@@ -1,0 +1,8 @@
+"""The verbs: one module each, `commands/VERB.py` with one function VERB; its docstring is the help.
+
+A verb's module imports at its top only what its arguments need; everything heavy is imported inside the function, so
+that `spraydry --help` is fast. It gets the repository from `session`, prints through `terminal`, and returns its exit
+code (None is 0). Modules named in NOT_VERBS are shared by the verbs.
+"""
+
+NOT_VERBS = ("session", "terminal", "progress")

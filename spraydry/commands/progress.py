@@ -1,0 +1,116 @@
+"""The progress of a long verb: a bar on a terminal, plain lines every few seconds elsewhere, nothing with --json."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from spraydry.commands import terminal
+
+if TYPE_CHECKING:
+    from spraydry.actions.progress import Done
+
+_BAR_EVERY_S = 0.1
+_LINE_EVERY_S = 5.0
+
+
+class Progress:
+    """A context manager, and the `report` an action calls with Done: `with Progress(quiet=json) as progress: ...`.
+
+    On a terminal it draws a bar with files, bytes, rate and time left, taken away at the end; otherwise it writes a
+    plain line to standard error every few seconds, so that short runs write nothing. Not thread-safe.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = not quiet and sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._phase = ""
+        self._phase_started = self._started
+        self._phase_first = 0
+        self._next = self._started + (0 if self._terminal else _LINE_EVERY_S)
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """How long this has been going on."""
+        return time.monotonic() - self._started
+
+    def note(self, text: str) -> None:
+        """A line for people beside the bar, on standard error; also with --json, where it disturbs nobody."""
+        if self._bar is not None:
+            self._bar.console.print(f"spraydry: {text}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            terminal.warn(text)
+
+    def __call__(self, done: Done) -> None:
+        """Show a state, or do nothing when it is too early to show another."""
+        if self._quiet:
+            return
+        now = time.monotonic()
+        if done.phase != self._phase:
+            self._phase, self._phase_started = done.phase, now
+            self._phase_first = done.bytes
+        elif now < self._next:
+            return
+        if self._terminal:
+            self._next = now + _BAR_EVERY_S
+            self._draw(done, now)
+        elif now >= self._next:
+            self._next = now + _LINE_EVERY_S
+            terminal.warn(self._text(done, now))
+
+    def _text(self, done: Done, now: float) -> str:
+        parts = [done.phase + ":"]
+        if done.files or done.total_files:
+            of = f" of {done.total_files:,}" if done.total_files else ""
+            parts.append(f"{done.files:,}{of} files,")
+        of = f" of {terminal.size(done.total_bytes)}" if done.total_bytes else ""
+        parts.append(f"{terminal.size(done.bytes)}{of},")
+        rate = (done.bytes - self._phase_first) / max(now - self._phase_started, 1e-3)
+        parts.append(f"{terminal.size(rate)}/s")
+        if (left := self._left_s(done, now)) is not None:
+            parts.append(f"({terminal.duration(left)} left)")
+        return " ".join(parts)
+
+    def _left_s(self, done: Done, now: float) -> float | None:
+        spent = now - self._phase_started
+        share = _share(done)
+        return spent * (1 - share) / share if share > 0.001 and spent > 1 else None
+
+    def _draw(self, done: Done, now: float) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        if self._bar is None:
+            self._bar = Bar(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                console=Console(stderr=True),
+                transient=True,
+                auto_refresh=False,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None)
+        known = done.total_bytes is not None or done.total_files is not None
+        self._bar.update(
+            self._task, description=self._text(done, now), completed=_share(done), total=1.0 if known else None
+        )
+        self._bar.refresh()
+
+
+def _share(done: Done) -> float:
+    """How much is done, 0 to 1: by bytes where their sum is known, else by files; 0 where nothing is known."""
+    if done.total_bytes:
+        return min(done.bytes / done.total_bytes, 1.0)
+    return min(done.files / done.total_files, 1.0) if done.total_files else 0.0

@@ -1,0 +1,148 @@
+"""What verbs print: names made safe for terminals, sizes and times for people, JSON for machines, tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # what a terminal acts on, turns around or does not show
+
+
+def printable(name: bytes | str) -> str:
+    r"""A name as text that no terminal acts on: control characters, bytes that are no UTF-8 and the like as `\xNN`
+    or `\uNNNN`, a backslash as two."""
+    text = os.fsdecode(name) if isinstance(name, bytes) else name
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    return "".join(map(_visible, text.replace("\\", "\\\\")))
+
+
+def safe(text: str) -> str:
+    """A text of our own, in which names may stand, with the same escapes but for backslashes."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as os.fsdecode gives it
+        return f"\\x{code - 0xDC00:02x}"
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def size(count: int | float) -> str:
+    """Bytes for people: `517 B`, `38.2 KiB`, `1.0 GiB`."""
+    if abs(count) < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        count /= 1024
+        if abs(count) < 999.95 or unit == "PiB":
+            break
+    return f"{count:.1f} {unit}"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def moment(seconds: int, ns: int = 0, exact: bool = False) -> str:
+    """A time since 1970 as local `2024-05-01 12:30:00`; `exact` adds nanoseconds and zone. Any year is possible."""
+    try:
+        local = time.localtime(seconds)
+    except (OverflowError, ValueError, OSError):
+        return f"@{seconds}" + (f".{ns:09d}" if exact else "")
+    return time.strftime("%Y-%m-%d %H:%M:%S", local) + (f".{ns:09d} {time.strftime('%z', local)}" if exact else "")
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def line(text: str = "") -> None:
+    """A line on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def warn(text: str) -> None:
+    """A line on standard error, with the program's name; what a terminal would act on is escaped."""
+    sys.stdout.flush()
+    sys.stderr.write(f"spraydry: {safe(text)}\n")
+    sys.stderr.flush()
+
+
+def raw(text: bytes) -> None:
+    """Bytes on standard output, as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document. Frozen dataclasses and named tuples become mappings; names that are bytes become text in
+    which a byte that is no UTF-8 is a lone surrogate (\\udcNN), so that `os.fsencode` gives it back."""
+    line(json.dumps(_plain(value), indent=2))
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """One JSON array, an element a line, without holding them all."""
+    before = "[\n "
+    for value in values:
+        sys.stdout.write(before + json.dumps(_plain(value)))
+        before = ",\n "
+    line("\n]" if before[0] == "," else "[]")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {key: _plain(item) for key, item in value._asdict().items()}
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return value
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+    """A table; the columns numbered in `right` are aligned to the right. On a terminal rich draws it, never wider than
+    that; otherwise plain columns, so that tools can cut them."""
+    to_right = set(right)
+    if not sys.stdout.isatty():
+        held: list[Sequence[str]] = [heads, *rows]
+        widths = [max(len(row[column]) for row in held) for column in range(len(heads))]
+        for row in held:
+            cells = (
+                cell.rjust(width) if column in to_right else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            line("  ".join(cells).rstrip())
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, head in enumerate(heads):
+        drawn.add_column(Text(head), justify="right" if column in to_right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console(soft_wrap=False).print(drawn)
