@@ -1,4 +1,4 @@
-"""The command line: finds the verbs, gives them the options of every verb, turns errors into a line and an exit code."""
+"""The command line: finds the verbs, hands them the common options, turns errors into one line and an exit code."""
 
 from __future__ import annotations
 

@@ -6,11 +6,14 @@ import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from spraydry.errors import PathNotFound, UsageError
 from spraydry.format.tree import Entry, Subtree
 from spraydry.repository.log import Version
-from spraydry.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from spraydry.repository.repository import Repository
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,23 @@ def resolve(repository: Repository, address: Address | str) -> Found:
     return Found(version, address.path, entry, number)
 
 
-def walk(repository: Repository, found: Found) -> Iterator[Found]:
-    """What is found and everything below it, in preorder: each directory before its entries, these by name bytes."""
-    yield found
+def children(repository: Repository, found: Found) -> Iterator[Found]:
+    """The entries of a directory, by name bytes; nothing for what is no directory."""
     if isinstance(found.entry.content, Subtree):
         prefix = found.path + b"/" if found.path else b""
         for entry, before in repository.tree(found.entry.content).entries():
-            yield from walk(repository, Found(found.version, prefix + entry.name, entry, found.number + 1 + before))
+            yield Found(found.version, prefix + entry.name, entry, found.number + 1 + before)
+
+
+def walk(repository: Repository, found: Found) -> Iterator[Found]:
+    """What is found and everything below it, in preorder: each directory before its entries, these by name bytes."""
+    yield found
+    stack = [children(repository, found)]
+    while stack:  # not recursive: trees may be deeper than Python's stack
+        child = next(stack[-1], None)
+        if child is None:
+            stack.pop()
+            continue
+        yield child
+        if isinstance(child.entry.content, Subtree):
+            stack.append(children(repository, child))

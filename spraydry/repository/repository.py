@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import shutil
 import tempfile
@@ -30,9 +31,12 @@ from spraydry.format.digest import digest
 from spraydry.format.links import Links
 from spraydry.format.run import FrameInfo, Row, decode_run
 from spraydry.format.tree import Page, Subtree, Tree
+from spraydry.repository import address as addresses
+from spraydry.repository.address import Found
 from spraydry.repository.cache import FrameCache
 from spraydry.repository.catalog import Catalog
-from spraydry.repository.log import Log
+from spraydry.repository.log import Log, Version
+from spraydry.repository.stream import open_entry
 from spraydry.stores.base import Store, open_store
 from spraydry.stores.sqlite import Database, SqliteStore
 
@@ -95,7 +99,7 @@ class Repository:
             seen_slot = int.from_bytes(seen[:8], "big")
             if seen_slot > slot or (seen_slot and self.log.digests[seen_slot - 1] != seen[8:]):
                 raise CorruptData(f"{self.url}: the log was cut short or replaced (slot {seen_slot} was seen before)")
-        if not self.read_only:
+        if not self.catalog.database.read_only:
             self._take_runs()
 
     def _take_runs(self) -> None:
@@ -154,6 +158,30 @@ class Repository:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    # -- what it holds
+
+    def roots(self) -> list[str]:
+        """The names of the roots, sorted."""
+        return self.log.roots()
+
+    def versions(self, root: str) -> list[Version]:
+        """The versions of a root under all their names, oldest first. Raises RootNotFound."""
+        self.log.find(root)
+        return self.log.versions(root)
+
+    def resolve(self, address: str) -> Found:
+        """What `ROOT[@VERSION][:PATH]` names. Raises UsageError, RootNotFound, VersionNotFound, PathNotFound."""
+        return addresses.resolve(self, address)
+
+    def walk(self, what: str | Found) -> Iterator[Found]:
+        """What is named and everything below it, each directory before its entries, these by name bytes."""
+        return addresses.walk(self, self.resolve(what) if isinstance(what, str) else what)
+
+    def open_file(self, what: str | Found) -> io.BufferedReader:
+        """A seekable binary stream over a regular file; what it gives was verified. Raises UsageError for others."""
+        found = self.resolve(what) if isinstance(what, str) else what
+        return open_entry(found.entry, self.read_chunk)
 
     # -- chunks
 

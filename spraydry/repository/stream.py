@@ -1,0 +1,105 @@
+"""What a file of a version holds: its spans, each verified, and a seekable binary stream over them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from spraydry.errors import CorruptData, UsageError
+from spraydry.format.manifest import Manifest, Span
+from spraydry.format.tree import FILE, Entry, Runs
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+ReadChunk = Callable[[bytes], memoryview]
+BUFFER_BYTES = 256 << 10
+
+
+def spans(entry: Entry, read_chunk: ReadChunk, start: int = 0) -> Iterator[Span]:
+    """The chunks and holes of a file's entry from byte `start` to its end, in order, the first not clipped.
+
+    Reads (and checks) manifest pages, not the chunks themselves. Raises CorruptData, ChunkNotFound.
+    """
+    if isinstance(entry.content, Runs):
+        yield from Manifest(entry.content.manifest, entry.size, lambda name: bytes(read_chunk(name))).spans(start)
+    elif isinstance(entry.content, bytes) and start < entry.size:
+        yield Span(0, entry.size, entry.content)
+
+
+def read_span(span: Span, read_chunk: ReadChunk) -> memoryview | None:
+    """The verified bytes of a span; None for a hole. Raises CorruptData where a chunk is not as long as claimed."""
+    if span.chunk is None:
+        return None
+    chunk = read_chunk(span.chunk)
+    if len(chunk) != span.length:
+        raise CorruptData(f"chunk {span.chunk.hex()} has {len(chunk)} bytes where a file claims {span.length}")
+    return chunk
+
+
+class FileStream(io.RawIOBase):
+    """The bytes of a file, read-only and seekable. Blocks; one thread at a time.
+
+    Nothing of the file is held but the chunk last read. Reading raises CorruptData or ChunkNotFound where bytes cannot
+    be had, never gives wrong ones.
+    """
+
+    def __init__(self, entry: Entry, read_chunk: ReadChunk) -> None:
+        super().__init__()
+        if entry.kind != FILE:
+            raise UsageError(f"{os.fsdecode(entry.name)!r} is not a regular file")
+        self._entry = entry
+        self._read_chunk = read_chunk
+        self._position = 0
+        self._span = Span(0, 0, None)
+        self._chunk: memoryview | None = None
+        self._following: Iterator[Span] = spans(entry, read_chunk)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._entry.size}.get(whence)
+        if base is None or base + offset < 0:
+            raise ValueError("no such position")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        into = memoryview(buffer).cast("B")
+        if self._position >= self._entry.size or not len(into):
+            return 0
+        self._reach()
+        at = self._position - self._span.offset
+        count = min(len(into), self._span.length - at)
+        into[:count] = bytes(count) if self._chunk is None else self._chunk[at : at + count]
+        self._position += count
+        return count
+
+    def _reach(self) -> None:
+        """Make the span at the position the current one."""
+        end = self._span.offset + self._span.length
+        if self._span.offset <= self._position < end:
+            return
+        if self._position != end:
+            self._following = spans(self._entry, self._read_chunk, self._position)
+        span = next(self._following, None)
+        if span is None or not span.offset <= self._position < span.offset + span.length:
+            raise CorruptData("a file's chunks do not add up to its size")
+        # Until its chunk was read the span is not the current one: a failing read fails again, it gives no zeros.
+        self._span = Span(-1, 0, None)
+        self._chunk = read_span(span, self._read_chunk)
+        self._span = span
+
+
+def open_entry(entry: Entry, read_chunk: ReadChunk) -> io.BufferedReader:
+    """A buffered binary stream over a file's entry. Raises UsageError for what is no regular file."""
+    return io.BufferedReader(FileStream(entry, read_chunk), BUFFER_BYTES)
