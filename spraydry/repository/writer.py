@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from spraydry.errors import DictionaryMissing
+from spraydry.errors import DictionaryMissing, StoreError
 from spraydry.format import frame as frames
 from spraydry.format.digest import Buffer, digest
 from spraydry.format.run import FrameInfo, Row, encode_run
@@ -19,7 +19,7 @@ from spraydry.repository.repository import Repository, frame_info
 # one small file decodes a whole frame, 0.25 ms at 512 KiB.
 FRAME_TARGET_BYTES = 512 << 10
 _BATCH_BYTES = 8 << 20
-_RUN_BYTES = 64 << 20
+_RUN_BYTES = 32 << 20
 _RUN_ROWS = 100_000
 
 
@@ -49,7 +49,7 @@ class Writer:
 
     Frames and the index rows that name them are stored in the same batch where store and catalog are one file, and in
     that order everywhere. What was added counts as known from then on; after a crash what was not yet published by an
-    index run is unreferenced, no more. At most `ahead` frames wait or are encoded at a time: that bounds memory.
+    index run is unreferenced, no more. With `dry_run` nothing is stored, only counted. At most `ahead` frames wait or are encoded at a time: that bounds memory.
     """
 
     def __init__(
@@ -59,11 +59,15 @@ class Writer:
         target_bytes: int = FRAME_TARGET_BYTES,
         threads: int | None = None,
         dictionaries: dict[str, bytes] | None = None,
+        dry_run: bool = False,
     ) -> None:
         self.repository = repository
         self.level = level
         self.target_bytes = target_bytes
         self.written = Written()
+        self._dry_run = dry_run
+        self._broken = False
+        self._finishing = False
         threads = threads or default_threads()
         self._dictionaries = repository.log.dictionaries if dictionaries is None else dictionaries
         self._ahead = 2 * threads
@@ -77,7 +81,6 @@ class Writer:
         self._unpublished_bytes = 0
         self._pending: set[bytes] = set()
         self._catalog_empty = repository.catalog.is_empty()
-        self.on_stored: Callable[[int], None] = lambda stored_bytes: None
 
     def unknown(self, names: Iterable[bytes]) -> set[bytes]:
         """Those chunks that are stored nowhere yet, neither by this writer nor before."""
@@ -104,7 +107,7 @@ class Writer:
         self._pending.add(name)
         self.written.chunks += 1
         self.written.plain_bytes += len(plain)
-        if filling.plain_bytes >= self.target_bytes:
+        if filling.plain_bytes >= self.target_bytes or len(filling.names) >= frames.MAX_CHUNKS:
             self._close(frame_class)
         return True
 
@@ -135,45 +138,50 @@ class Writer:
             self._store()
 
     def _store(self) -> None:
-        with self.repository.batch():
-            self.repository.store.put_many("frames", ((e.name.hex(), e.stored) for _, e in self._encoded))
-            for names, encoded in self._encoded:
-                place = len(self._infos)
-                self._infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
-                lengths = encoded.header.lengths
-                self._rows += [
-                    Row(name, place, at, length)
-                    for name, at, length in zip(names, accumulate(lengths, initial=0), lengths, strict=False)
-                ]
-            self.written.frames += len(self._encoded)
-            self.written.stored_bytes += self._encoded_bytes
-            self._unpublished_bytes += self._encoded_bytes
-            self.on_stored(self._encoded_bytes)
-            self._encoded, self._encoded_bytes = [], 0
-            if self._unpublished_bytes >= _RUN_BYTES or len(self._rows) >= _RUN_ROWS:
-                self._publish()
-
-    def _publish(self) -> None:
-        if self._rows:
-            run = encode_run(self._infos, self._rows)
-            name = digest(run).hex()
-            self.repository.store.put("index", name, run)
-            self.repository.catalog.add_run(name, self._infos, self._rows, verified=True)
-            self._catalog_empty = False
-        self._infos, self._rows, self._unpublished_bytes = [], [], 0
-        # What is encoded but not stored yet must stay known here.
-        self._pending = {name for filling in self._open.values() for name in filling.names}
-        self._pending.update(name for names, _ in self._waiting for name in names)
+        for names, encoded in self._encoded:
+            place = len(self._infos)
+            self._infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
+            lengths = encoded.header.lengths
+            self._rows += [
+                Row(name, place, at, length)
+                for name, at, length in zip(names, accumulate(lengths, initial=0), lengths, strict=False)
+            ]
+        self.written.frames += len(self._encoded)
+        self.written.stored_bytes += self._encoded_bytes
+        self._unpublished_bytes += self._encoded_bytes
+        publish = self._finishing or self._unpublished_bytes >= _RUN_BYTES or len(self._rows) >= _RUN_ROWS
+        if not self._dry_run:
+            self._broken = True  # until the batch is durable: a run must never name frames that were not stored
+            with self.repository.batch():
+                self.repository.store.put_many("frames", ((e.name.hex(), e.stored) for _, e in self._encoded))
+                if publish and self._rows:
+                    run = encode_run(self._infos, self._rows)
+                    name = digest(run).hex()
+                    self.repository.store.put("index", name, run)
+                    self.repository.catalog.add_run(name, self._infos, self._rows, verified=True)
+            self._broken = False
+        self._encoded, self._encoded_bytes = [], 0
+        if publish and not self._dry_run:
+            self._catalog_empty = self._catalog_empty and not self._rows
+            self._infos, self._rows, self._unpublished_bytes = [], [], 0
+            # The index knows these from now on; what is not stored yet must stay known here.
+            self._pending = {name for filling in self._open.values() for name in filling.names}
+            self._pending.update(name for names, _ in self._waiting for name in names)
 
     def finish(self) -> Written:
-        """Store and publish all that was added; everything is durable when it returns. More may be added after."""
+        """Store and publish all that was added; everything is durable when it returns. More may be added after.
+
+        Raises StoreError when storing failed before: what was added since the last success is given up.
+        """
+        if self._broken:
+            raise StoreError("storing failed before; nothing more can be added")
         for frame_class in list(self._open):
             self._close(frame_class)
         while self._waiting:
             self._take()
-        with self.repository.batch():
-            self._store()
-            self._publish()
+        self._finishing = True
+        self._store()
+        self._finishing = False
         return self.written
 
     def close(self) -> None:

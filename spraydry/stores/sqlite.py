@@ -238,6 +238,16 @@ class Database:
             self._writer = None
 
 
+def scratch(cache_bytes: int) -> apsw.Connection:
+    """A private database for one thread that vanishes when closed: in memory up to `cache_bytes`, then on disk."""
+    connection = apsw.Connection("")
+    for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "temp_store = FILE"):
+        connection.execute("PRAGMA " + pragma).fetchall()
+    connection.execute(f"PRAGMA cache_size = -{cache_bytes >> 10}").fetchall()
+    connection.execute("BEGIN")
+    return connection
+
+
 class SqliteStore(Store):
     """Values as rows of one table. Blocks; threads may share it. `database` is there for a catalog in the same file."""
 

@@ -1,0 +1,1 @@
+"""What one can do with a repository: each returns values, none prints."""

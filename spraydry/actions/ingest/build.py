@@ -1,0 +1,117 @@
+"""Making the trees of a version, bottom-up, from nodes in preorder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from spraydry.actions.ingest.nodes import Node, Nodes
+from spraydry.actions.ingest.scan import cached_directory
+from spraydry.format.links import Group, encode_links, group_of
+from spraydry.format.tree import DIRECTORY, FILE, Entry, TreeBuilder, decode_entry, encode_entry
+from spraydry.repository.scancache import PAGE_ROWS, Cached, ScanCache
+
+Emit = Callable[[bytes, bytes], None]
+
+
+class _Level:
+    """A directory whose entries are being added."""
+
+    def __init__(self, node: Node, path: bytes | None, emit: Emit) -> None:
+        self.node = node
+        self.path = path  # None: no directory of a file system, so nothing to remember
+        self.builder = TreeBuilder(emit)
+        self.rows: list[list[Cached]] = [[]]
+
+    def remember(self, row: Cached) -> None:
+        if self.path is not None:
+            if len(self.rows[-1]) == PAGE_ROWS:
+                self.rows.append([])
+            self.rows[-1].append(row)
+
+
+class Built(NamedTuple):
+    """The root entry of what was built and its links list."""
+
+    entry: Entry
+    links: bytes | None
+
+
+def build(
+    nodes: Nodes, paths: dict[bytes, bytes], root_path: bytes | None, cache: ScanCache, before_ns: int, emit: Emit
+) -> Built:
+    """Trees of all scanned nodes; their pages go to `emit`, those below before those above.
+
+    `root_path` is the directory that is the root, None where the root only holds the sources, whose `paths` are then
+    given by name. The cache gets every directory that was made anew; files whose times are not older than `before_ns`
+    are left out of it, for they may change again without their times changing.
+    """
+    stack: list[_Level] = []
+    root: Entry | None = None
+
+    def finish() -> None:
+        nonlocal root
+        level = stack.pop()
+        assert level.node.entry is not None
+        entry = msgspec.structs.replace(decode_entry(level.node.entry), content=level.builder.finish())
+        if level.path is not None:
+            encoded = encode_entry(entry)
+            for page, rows in enumerate(level.rows):
+                cache.keep(level.path, page, cached_directory(level.node, encoded, rows))
+            cache.cut(level.path, len(level.rows))
+        if stack:
+            stack[-1].builder.add(entry)
+        else:
+            root = entry
+
+    for node, read, read_size in nodes.preorder():
+        while len(stack) > node.depth:
+            finish()
+        if node.kind == DIRECTORY:
+            if stack:
+                stack[-1].remember(Cached(node.name, node.inode, 0, node.mtime_ns, node.ctime_ns, None))
+            if node.whole:
+                assert node.entry is not None
+                if not stack:
+                    root = decode_entry(node.entry)
+                else:
+                    stack[-1].builder.add(decode_entry(node.entry))
+                continue
+            if not stack:
+                path = root_path
+            elif stack[-1].path is None:
+                path = paths.get(node.name)
+            else:
+                path = stack[-1].path + b"/" + node.name
+            stack.append(_Level(node, path if node.inode else None, emit))
+            continue
+        level = stack[-1]
+        encoded, size = (read, read_size) if node.entry is None else (node.entry, node.size)
+        if node.hardlinked:
+            first, path_of_first, count = nodes.link(node.device, node.inode)
+            encoded = encoded if first == node.id else nodes.entry(first)
+            if encoded is None:
+                continue
+            group = group_of(path_of_first) if count > 1 else None
+            entry = msgspec.structs.replace(decode_entry(encoded), name=node.name, group=group)
+            encoded, size = encode_entry(entry), entry.size
+        if encoded is None:
+            continue  # it could not be read, and this was reported
+        if node.ctime_ns < before_ns:
+            level.remember(Cached(node.name, node.inode, node.size, node.mtime_ns, node.ctime_ns, encoded))
+        if node.kind == FILE:
+            level.builder.add_file(node.name, encoded, size)
+        else:
+            level.builder.add(decode_entry(encoded))
+    while stack:
+        finish()
+    assert root is not None
+    return Built(root, links_list(nodes.links(), emit))
+
+
+def links_list(firsts: Iterable[tuple[bytes, int]], emit: Emit) -> bytes | None:
+    """The links list of (path of the first member, count of members) pairs; None where there are none."""
+    groups = sorted((group_of(path), count, path) for path, count in firsts)
+    return encode_links((Group(*group) for group in groups), emit)

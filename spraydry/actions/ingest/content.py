@@ -1,0 +1,363 @@
+"""Reading the files of an ingest: open, read, cut, hash, in threads; what comes out is entries and chunks."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from spraydry.actions.ingest.attributes import entry_of, outsized, read_xattrs
+from spraydry.actions.ingest.nodes import Work
+from spraydry.format.chunker import HOLE_BLOCK_BYTES, Chunker, zero_blocks
+from spraydry.format.classes import TREE
+from spraydry.format.digest import Buffer, Hasher, digest, hasher
+from spraydry.format.manifest import encode_manifest, merged
+from spraydry.format.tree import Content, Runs, encode_entry
+
+WINDOW_BYTES = 4 << 20
+LARGE_BYTES = 8 << 20  # files above are read in windows
+_BATCH_FILES = 64
+_BATCH_BYTES = 1 << 20
+_TRIES = 3
+_MAX_DIRECT_PATH = 4000
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_ZERO_WINDOW = bytes(WINDOW_BYTES)
+
+CHANGED = "it changed while it was read; what was read last is kept"
+
+
+class Chunk(NamedTuple):
+    """A chunk to be stored."""
+
+    frame_class: str
+    name: bytes
+    plain: Buffer
+
+
+class Read(NamedTuple):
+    """What became of a file: its encoded entry (None: it could not be read), size, chunks, and what there is to say."""
+
+    work: Work
+    entry: bytes | None
+    size: int
+    chunks: Sequence[Chunk]
+    problem: str | None
+
+
+@dataclass
+class Stream:
+    """One try to read a large file in windows; its state belongs to the thread that draws these and takes the results."""
+
+    work: Work
+    status: os.stat_result
+    hash: Hasher = field(default_factory=lambda: hasher(large=True))
+    length: int = 0
+    runs: list[tuple[int, bytes | None]] = field(default_factory=list)
+
+
+class Window(NamedTuple):
+    """Runs of a large file: (length, plain bytes or None for a hole). `end` comes with the last ones: None while more
+    follow, else whether the file stayed the same."""
+
+    stream: Stream
+    runs: Sequence[tuple[int, Buffer | None]]
+    end: bool | None
+    problem: str | None = None
+
+
+class Hashed(NamedTuple):
+    """A window whose chunks are named."""
+
+    window: Window
+    runs: Sequence[tuple[int, bytes | None]]
+    chunks: Sequence[Chunk]
+
+
+class Segmenter:
+    """Cuts a stream of blocks into chunks and holes. Blocks but the last must be multiples of HOLE_BLOCK_BYTES."""
+
+    def __init__(self, chunker: Chunker) -> None:
+        self._chunker = chunker
+        self._carry: Buffer = b""
+        self._fed = 0
+
+    def feed(self, block: Buffer, last: bool) -> list[tuple[int, Buffer | None]]:
+        """The runs that are complete now: (length, plain bytes), or (length, None) for a hole."""
+        runs: list[tuple[int, Buffer | None]] = []
+        if block is _ZERO_WINDOW:
+            self._end_of_data(runs)
+            self._fed += len(block)
+            return [*runs, (len(block), None)]
+        # A file below one block has no holes; a short zero block counts only behind whole ones.
+        zeros = zero_blocks(block) if self._fed or len(block) >= HOLE_BLOCK_BYTES else []
+        self._fed += len(block)
+        if True not in zeros:
+            self._data(block, runs)
+        else:
+            view, start = memoryview(block), 0
+            while start < len(zeros):
+                stop = start
+                while stop < len(zeros) and zeros[stop] == zeros[start]:
+                    stop += 1
+                part = view[start * HOLE_BLOCK_BYTES : stop * HOLE_BLOCK_BYTES]
+                if zeros[start]:
+                    self._end_of_data(runs)
+                    runs.append((len(part), None))
+                else:
+                    self._data(part, runs)
+                start = stop
+        if last:
+            self._end_of_data(runs)
+        return runs
+
+    def _data(self, part: Buffer, runs: list[tuple[int, Buffer | None]]) -> None:
+        buffer = memoryview(b"".join((self._carry, part)) if self._carry else part)
+        self._carry = buffer[self._take(buffer, False, runs) :]
+
+    def _end_of_data(self, runs: list[tuple[int, Buffer | None]]) -> None:
+        if self._carry:
+            self._take(memoryview(self._carry), True, runs)
+            self._carry = b""
+
+    def _take(self, buffer: memoryview, last: bool, runs: list[tuple[int, Buffer | None]]) -> int:
+        at = 0
+        for length in self._chunker.cut(buffer, last):
+            runs.append((length, buffer[at : at + length]))
+            at += length
+        return at
+
+
+class Reader:
+    """Reads files below open source directories. Threads may share it.
+
+    A path is opened relative to its source; that it leads to the inode that was scanned is checked after opening, so a
+    directory swapped for a symlink meanwhile leads nowhere: then it is walked component by component.
+    """
+
+    def __init__(self, sources: Sequence[int], chunker: Chunker) -> None:
+        self._sources = sources
+        self._chunker = chunker
+
+    def tasks(self, works: Iterable[Work]) -> Iterator[list[Work] | Window]:
+        """The works as batches for `run`; large files as windows, which are read here, in the caller's thread."""
+        batch: list[Work] = []
+        held = 0
+        for work in works:
+            if work.size > LARGE_BYTES:
+                if batch:
+                    yield batch
+                    batch, held = [], 0
+                yield from self._windows(work)
+                continue
+            if batch and (
+                len(batch) >= _BATCH_FILES
+                or held + work.size > _BATCH_BYTES
+                or work.frame_class != batch[-1].frame_class
+            ):
+                yield batch
+                batch, held = [], 0
+            batch.append(work)
+            held += work.size
+        if batch:
+            yield batch
+
+    def run(self, task: list[Work] | Window) -> list[Read] | Hashed:
+        """What a thread does with a task."""
+        return self._hash(task) if isinstance(task, Window) else [self._read(work) for work in task]
+
+    def _open(self, work: Work) -> int:
+        path = work.directory + work.name
+        fd = -1
+        if len(path) < _MAX_DIRECT_PATH:
+            try:
+                fd = os.open(path, _FLAGS, dir_fd=self._sources[work.source])
+                status = os.fstat(fd)
+                if (status.st_ino, status.st_dev) == (work.inode, work.device):
+                    return fd
+            except OSError:
+                pass  # walking gives the error that counts
+            if fd >= 0:
+                os.close(fd)
+        return self._walk(work)
+
+    def _walk(self, work: Work) -> int:
+        fd = os.dup(self._sources[work.source])
+        for part in work.directory.split(b"/")[:-1]:
+            try:
+                below = os.open(part, _FLAGS | os.O_DIRECTORY, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        try:
+            return os.open(work.name, _FLAGS, dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    def _read(self, work: Work) -> Read:
+        try:
+            fd = self._open(work)
+        except OSError as error:
+            return Read(work, None, 0, (), error.strerror or str(error))
+        try:
+            before = os.fstat(fd)
+            for _ in range(_TRIES):
+                if not stat.S_ISREG(before.st_mode):
+                    return Read(work, None, 0, (), "it is no longer a regular file")
+                plain = _read_whole(fd, before.st_size)
+                after = os.fstat(fd)
+                if len(plain) == after.st_size and _unchanged(before, after):
+                    return self._file(work, fd, after, plain, None)
+                before = after
+            return self._file(work, fd, after, plain, CHANGED)
+        except OSError as error:
+            return Read(work, None, 0, (), error.strerror or str(error))
+        finally:
+            os.close(fd)
+
+    def _file(self, work: Work, fd: int, status: os.stat_result, plain: bytes, problem: str | None) -> Read:
+        chunks: list[Chunk] = []
+        runs: list[tuple[int, bytes | None]] = []
+        for length, part in Segmenter(self._chunker).feed(plain, True) if plain else ():
+            name = None if part is None else digest(part)
+            runs.append((length, name))
+            if part is not None and name is not None:
+                chunks.append(Chunk(work.frame_class, name, part))
+        file_digest = runs[0][1] if len(runs) == 1 and runs[0][1] else digest(plain)
+        return self._entry(work, fd, status, len(plain), file_digest, runs, chunks, problem)
+
+    def _entry(
+        self,
+        work: Work,
+        fd: int,
+        status: os.stat_result,
+        size: int,
+        file_digest: bytes,
+        runs: Sequence[tuple[int, bytes | None]],
+        chunks: list[Chunk],
+        problem: str | None,
+    ) -> Read:
+        xattrs = read_xattrs(fd)
+        content: Content
+        if not runs:
+            content = None
+        elif len(runs) == 1 and runs[0][1] is not None:
+            content = runs[0][1]
+        else:
+            pages = encode_manifest(merged(runs))
+            chunks += [Chunk(TREE, name, page) for name, page in pages]
+            content = Runs(file_digest, pages[-1][0], sum(length for length, name in runs if name is not None))
+        kept: bytes | None = None
+        if (plain := outsized(xattrs)) is not None:
+            kept = digest(plain)
+            chunks.append(Chunk(TREE, kept, plain))
+        entry = entry_of(work.name, status, size, content, xattrs if kept is None else kept)
+        return Read(work, encode_entry(entry), size, chunks, problem)
+
+    # -- large files
+
+    def _windows(self, work: Work) -> Iterator[Window]:
+        try:
+            fd = self._open(work)
+        except OSError as error:
+            yield Window(Stream(work, os.stat_result((0,) * 10)), (), False, error.strerror or str(error))
+            return
+        buffer = bytearray(WINDOW_BYTES)
+        try:
+            for attempt in range(_TRIES):
+                status = os.fstat(fd)
+                stream = Stream(work, status)
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                segmenter = Segmenter(self._chunker)
+                at = 0
+                block = _read_at(fd, at, buffer)
+                while True:
+                    stream.hash.update(block)
+                    at += len(block)
+                    following = _read_at(fd, at, buffer)
+                    if not following:
+                        break
+                    yield Window(stream, segmenter.feed(block, False), None)
+                    block = following
+                stream.length = at
+                after = os.fstat(fd)
+                same = at == after.st_size and _unchanged(status, after)
+                stream.status = after
+                if same or attempt == _TRIES - 1:
+                    yield Window(stream, segmenter.feed(block, True), same, None if same else CHANGED)
+                    return
+        except OSError as error:
+            yield Window(Stream(work, os.stat_result((0,) * 10)), (), False, error.strerror or str(error))
+        finally:
+            os.close(fd)
+
+    def _hash(self, window: Window) -> Hashed:
+        runs: list[tuple[int, bytes | None]] = []
+        chunks: list[Chunk] = []
+        for length, part in window.runs:
+            name = None if part is None else digest(part)
+            runs.append((length, name))
+            if part is not None and name is not None:
+                chunks.append(Chunk(window.stream.work.frame_class, name, part))
+        return Hashed(window, runs, chunks)
+
+    def finish(self, window: Window) -> Read:
+        """The entry of a large file, once its last window was taken."""
+        stream, work = window.stream, window.stream.work
+        if stream.status.st_mode == 0:
+            return Read(work, None, 0, (), window.problem)
+        try:
+            fd = self._open(work)
+        except OSError as error:
+            return Read(work, None, 0, (), error.strerror or str(error))
+        try:
+            return self._entry(
+                work, fd, stream.status, stream.length, stream.hash.digest(), stream.runs, [], window.problem
+            )
+        except OSError as error:
+            return Read(work, None, 0, (), error.strerror or str(error))
+        finally:
+            os.close(fd)
+
+
+def _unchanged(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def _read_whole(fd: int, size: int) -> bytes:
+    """All bytes of a file from its start; one byte more than `size` is asked for, to notice that it grew."""
+    plain = os.pread(fd, size + 1, 0) if size else b""
+    if len(plain) == size:
+        return plain
+    parts = [plain]
+    at = len(plain)
+    while part := os.pread(fd, WINDOW_BYTES, at):
+        parts.append(part)
+        at += len(part)
+        if at > 2 * LARGE_BYTES + size:
+            break  # it grows as it is read
+    return b"".join(parts)
+
+
+def _read_at(fd: int, at: int, buffer: bytearray) -> bytes:
+    """The window at `at`, whole unless the file ends in it, through a buffer that is used again.
+
+    A window of zeros is the same bytes each time: a long hole then costs no memory to be made and cleared.
+    """
+    view = memoryview(buffer)
+    held = 0
+    while held < len(buffer):
+        count = os.preadv(fd, [view[held:]], at + held)
+        if not count:
+            break
+        held += count
+    if held == WINDOW_BYTES and not buffer[0] and not buffer[-1] and buffer == _ZERO_WINDOW:
+        return _ZERO_WINDOW
+    return bytes(view[:held])

@@ -1,0 +1,317 @@
+"""The steps of an ingest: scan, order, read and cut, deduplicate and store, build trees, commit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from spraydry.actions.ingest.attributes import entry_of
+from spraydry.actions.ingest.build import build
+from spraydry.actions.ingest.commit import commit
+from spraydry.actions.ingest.content import Hashed, Read, Reader
+from spraydry.actions.ingest.nodes import Nodes
+from spraydry.actions.ingest.scan import Report, Scanner, Source
+from spraydry.errors import PathNotFound, UsageError
+from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
+from spraydry.format.classes import TREE
+from spraydry.format.digest import digest
+from spraydry.format.frame import DEFAULT_LEVEL, LEVELS
+from spraydry.format.tree import DIRECTORY, Entry
+from spraydry.format.version import check_new_name
+from spraydry.parallel import default_threads, ordered_map
+from spraydry.repository.log import Version
+from spraydry.repository.repository import Repository, cache_folder
+from spraydry.repository.runs import merge_runs
+from spraydry.repository.scancache import ScanCache
+from spraydry.repository.writer import FRAME_TARGET_BYTES, Writer
+
+DEFAULT_MEMORY_BYTES = 300 << 20
+MIN_MEMORY_BYTES = 128 << 20
+_BASE_BYTES = 100 << 20  # the interpreter, libraries and the scratch database's cache, measured
+_PER_TASK_BYTES = 20 << 20  # a window, its chunks, the frames and compressor they keep busy
+
+# A file system may stamp two writes within one tick of its clock with the same time.
+_CLOCK_NS = 100_000_000
+
+
+@dataclass
+class Progress:
+    """How far an ingest is. `total_files` and `total_bytes` are what must be read, known once `scanned`."""
+
+    scanned: bool = False
+    found_files: int = 0
+    files: int = 0
+    bytes: int = 0
+    total_files: int = 0
+    total_bytes: int = 0
+    stored_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What came of an ingest. `version` is None after a dry run that would have made one.
+
+    `problems` and `left_out` are (path, why); with problems the version is incomplete.
+    """
+
+    root: str
+    version: Version | None
+    new: bool
+    named: bool
+    files: int
+    bytes: int
+    read_files: int
+    read_bytes: int
+    new_bytes: int
+    deduplicated_bytes: int
+    stored_bytes: int
+    seconds: float
+    problems: list[tuple[bytes, str]] = field(default_factory=list)
+    left_out: list[tuple[bytes, str]] = field(default_factory=list)
+
+    @property
+    def unchanged_files(self) -> int:
+        """Files that were not opened, being as they were at the last ingest."""
+        return self.files - self.read_files
+
+
+def ingest(
+    repository: Repository,
+    sources: Sequence[str | bytes],
+    *,
+    root: str | None = None,
+    name: str | None = None,
+    chunker: str | None = None,
+    level: int = DEFAULT_LEVEL,
+    exclude: Sequence[str] = (),
+    one_file_system: bool = False,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    threads: int | None = None,
+    dry_run: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Ingested:
+    """Make the newest version of a root from files and directories.
+
+    One directory becomes the root itself; several sources, or a file, stand in it under their base names. `root` is
+    named after the one directory by default; `name` is the version's (v1, v2, ... by default). `chunker` is a spec
+    string (default: the one of the root's newest version). `progress` is called from this thread, often.
+
+    A tree that did not change makes no version. What cannot be read is left out and reported in the result. Raises
+    UsageError, PathNotFound, VersionExists, StoreError; then and when interrupted, what was stored stays, unreferenced,
+    and the next ingest goes on from it.
+    """
+    started = time.time_ns()
+    clock = time.monotonic()
+    paths = [os.path.abspath(os.fsencode(source)) for source in sources]
+    if level not in LEVELS:
+        raise UsageError(f"zstd has no level {level} (write one from {LEVELS[0]} to {LEVELS[-1]})")
+    if memory_bytes < MIN_MEMORY_BYTES:
+        raise UsageError(f"an ingest needs at least {MIN_MEMORY_BYTES >> 20}M of memory")
+    root = root_name(paths, root)
+    if name is not None:
+        check_new_name(name, "version")
+        repository.log.check_unused(root, name)
+    newest = repository.log.newest(root)
+    spec = chunker or (newest.record.spec if newest else DEFAULT_SPEC)
+    threads = threads or default_threads()
+    ahead = max(2, min(2 * threads, (memory_bytes - _BASE_BYTES) // _PER_TASK_BYTES))
+    state = Progress()
+    report = Report()
+    _raise_descriptor_limit()
+    with ExitStack() as stack:
+        opened, top = _sources(paths, stack)
+        began_at = repository.log.head[0]
+        reader = Reader([source.fd for source in opened], parse_spec(spec))
+        nodes = Nodes()
+        stack.callback(nodes.close)
+        cache = ScanCache(repository, root, spec, [source.path for source in opened])
+        stack.callback(cache.close)
+        writer = stack.enter_context(Writer(repository, level, FRAME_TARGET_BYTES, threads, dry_run=dry_run))
+        if not dry_run:
+            stack.enter_context(_kept(writer))
+
+        def keep(plain: bytes) -> bytes:
+            writer.add(digest(plain), plain, TREE)
+            return digest(plain)
+
+        def tick() -> None:
+            state.found_files = nodes.files
+            state.stored_bytes = writer.written.stored_bytes
+            progress(state)
+
+        scanner = Scanner(
+            nodes,
+            cache,
+            report,
+            keep,
+            exclude=exclude,
+            one_file_system=one_file_system,
+            own=_own_files(repository),
+            own_devices=_own_devices(),
+        )
+        scanner.tick = tick
+        scanner.scan(opened, top)
+        state.scanned, state.total_files, state.total_bytes = True, nodes.work_files, nodes.work_bytes
+        tick()
+        for result in ordered_map(reader.run, reader.tasks(nodes.work()), threads, ahead):
+            if isinstance(result, Hashed):
+                reads = _large(reader, writer, result)
+                state.bytes += sum(length for length, _ in result.runs)
+            else:
+                reads = result
+                state.bytes += sum(read.size for read in reads)
+            _store(writer, nodes, report, opened, reads)
+            state.files += len(reads)
+            tick()
+        built = build(
+            nodes,
+            {source.name: source.path for source in opened},
+            opened[0].path if top is None else None,
+            cache,
+            started - _CLOCK_NS,
+            lambda digest, plain: (writer.add(digest, plain, TREE), None)[1],
+        )
+        written = writer.finish()
+        version: Version | None = None
+        new = named = False
+        if dry_run:
+            new = newest is None or newest.record.entry != built.entry
+        else:
+            committed = commit(
+                repository,
+                root,
+                name,
+                built,
+                spec,
+                (report.users, report.groups),
+                bool(report.problems),
+                written,
+                began_at,
+            )
+            version, new, named = committed.version, committed.new, committed.named
+            cache.commit(version.made_in, repository.log.digests[version.made_in - 1])
+            merge_runs(repository)
+            repository.store.settle()
+        return Ingested(
+            root=root,
+            version=version,
+            new=new,
+            named=named,
+            files=nodes.files,
+            bytes=nodes.bytes,
+            read_files=nodes.work_files,
+            read_bytes=nodes.work_bytes,
+            new_bytes=written.plain_bytes,
+            deduplicated_bytes=written.known_bytes,
+            stored_bytes=written.stored_bytes,
+            seconds=time.monotonic() - clock,
+            problems=report.problems,
+            left_out=report.left_out,
+        )
+
+
+def root_name(paths: Sequence[bytes], root: str | None) -> str:
+    """The root's name: the one given, or that of the only source. Raises UsageError where neither fits."""
+    if root is None:
+        if len(paths) != 1:
+            raise UsageError("several sources go into one root: name it with --root")
+        root = os.fsdecode(os.path.basename(paths[0]))
+    check_new_name(root, "root")
+    return root
+
+
+def _sources(paths: Sequence[bytes], stack: ExitStack) -> tuple[list[Source], Entry | None]:
+    """The sources opened, in the order of their names; and the entry of the root, unless the only one is it."""
+    sources: list[Source] = []
+    statuses = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+            directory = stat.S_ISDIR(status.st_mode)
+            base = os.path.realpath(path) if directory else os.path.dirname(path)
+            fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise PathNotFound(f"{os.fsdecode(path)} cannot be ingested: {error.strerror}") from None
+        stack.callback(os.close, fd)
+        if directory and len(paths) == 1:
+            return [Source(path, path, b"", fd)], None
+        name = os.path.basename(path)
+        if any(source.name == name for source in sources):
+            raise UsageError(f"two sources are called {os.fsdecode(name)!r}: ingest the directory above them")
+        sources.append(Source(path, path if directory else os.path.dirname(path), name, fd))
+        statuses.append(status)
+    sources.sort(key=lambda source: source.name)
+    newest = max(statuses, key=lambda status: status.st_mtime_ns)
+    top = entry_of(b"", newest, 0, None, ())
+    return sources, Entry(b"", DIRECTORY, 0o755, top.uid, top.gid, top.mtime_s, top.mtime_ns, 0, None, (), None)
+
+
+def _large(reader: Reader, writer: Writer, hashed: Hashed) -> list[Read]:
+    """Take the chunks of a window; at the end of its file, what became of the file."""
+    unknown = writer.unknown([chunk.name for chunk in hashed.chunks])
+    for chunk in hashed.chunks:
+        writer.add(chunk.name, chunk.plain, chunk.frame_class, chunk.name not in unknown)
+    hashed.window.stream.runs += hashed.runs
+    return [] if hashed.window.end is None else [reader.finish(hashed.window)]
+
+
+def _store(writer: Writer, nodes: Nodes, report: Report, sources: Sequence[Source], reads: Sequence[Read]) -> None:
+    unknown = writer.unknown([chunk.name for read in reads for chunk in read.chunks])
+    for read in reads:
+        for name_class, name, plain in read.chunks:
+            writer.add(name, plain, name_class, name not in unknown)
+        if read.entry is not None:
+            nodes.found(read.work.id, read.entry, read.size)
+        if read.problem is not None:
+            path = b"/".join((sources[read.work.source].base, read.work.directory + read.work.name))
+            report.problems.append((path, read.problem))
+
+
+@contextlib.contextmanager
+def _kept(writer: Writer):  # type: ignore[no-untyped-def]
+    """When an ingest is interrupted, publish what was stored, so that the next one need not store it again."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            writer.finish()
+        raise
+
+
+def _own_files(repository: Repository) -> frozenset[tuple[int, int]]:
+    """(device, inode) of the repository's own files and this machine's cache, which no ingest should hold."""
+    own = set()
+    location = repository.store.location()
+    candidates = [os.path.dirname(cache_folder(repository.config.repository))]
+    if location is not None:
+        candidates += [location + ending for ending in ("", "-wal", "-shm", "-journal")]
+    for candidate in candidates:
+        with contextlib.suppress(OSError):
+            status = os.stat(candidate)
+            own.add((status.st_dev, status.st_ino))
+    return frozenset(own)
+
+
+def _own_devices() -> frozenset[int]:
+    """The devices of mounts that spraydry made."""
+    devices = set()
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            if match := re.match(r"\S+ \S+ (\d+):(\d+) .* - fuse\.spraydry ", line):
+                devices.add(os.makedev(int(match[1]), int(match[2])))
+    return frozenset(devices)
+
+
+def _raise_descriptor_limit() -> None:
+    """A walk holds one descriptor per level of depth."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 65536)), hard))

@@ -1,0 +1,50 @@
+"""Keeping the number of index runs in a store small: many small ones are merged into one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from spraydry.errors import CorruptData
+from spraydry.format.digest import digest
+from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
+from spraydry.repository.repository import Repository
+
+_SMALL_BYTES = 8 << 20
+_MANY = 8
+
+
+def merge_runs(repository: Repository) -> int:
+    """Merge the small runs of a store when there are many; the number of runs that were merged."""
+    small = [stored.name for stored in repository.store.list("index") if stored.size < _SMALL_BYTES]
+    if len(small) < _MANY:
+        return 0
+    replace_runs(repository, small, frozenset())
+    return len(small)
+
+
+def replace_runs(repository: Repository, names: Collection[str], without: Collection[bytes]) -> None:
+    """Put one run in the place of several, without the rows of the frames named in `without`.
+
+    The new run is stored before the old ones are removed, so at every moment each row is in some run.
+    """
+    frames: list[FrameInfo] = []
+    rows: list[Row] = []
+    for name in names:
+        value = repository.store.get("index", name)
+        if digest(value).hex() != name:
+            raise CorruptData(f"index run {name} is damaged: `spraydry verify --rebuild` makes it anew")
+        infos, run_rows = decode_run(value)
+        places = {}
+        for place, info in enumerate(infos):
+            if info.name not in without:
+                places[place] = len(frames)
+                frames.append(info)
+        rows += [row._replace(frame=places[row.frame]) for row in run_rows if row.frame in places]
+    with repository.batch():
+        merged = ""
+        if rows:
+            run = encode_run(frames, rows)
+            merged = digest(run).hex()
+            repository.store.put("index", merged, run)
+        repository.catalog.replace_runs(names, merged)
+        repository.store.delete("index", [name for name in names if name != merged])

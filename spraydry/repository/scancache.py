@@ -1,0 +1,166 @@
+"""The scan cache of this machine: what each directory held when it was last ingested, so that it need not be read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import msgspec
+
+from spraydry.errors import CorruptData, FormatTooNew, NotARepository, SprayDryError
+from spraydry.repository.repository import Repository, cache_folder
+from spraydry.stores.sqlite import Database
+
+_SCHEMA = """
+CREATE TABLE base(id INTEGER PRIMARY KEY, slot INTEGER NOT NULL, record BLOB NOT NULL, spec TEXT NOT NULL,
+    sources BLOB NOT NULL) STRICT;
+CREATE TABLE directory(path BLOB NOT NULL, page INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY(path, page)) STRICT, WITHOUT ROWID;
+"""
+PAGE_ROWS = 2048
+
+
+def folded(time_ns: int) -> int:
+    """A time as the cache keeps it, where it is only compared: far years do not fit 64 bits in ns."""
+    return time_ns & ((1 << 63) - 1)
+
+
+class Cached(msgspec.Struct, array_like=True, frozen=True):
+    """One entry of a directory as it was found: valid while inode, size and times are the same.
+
+    `entry` is the encoded Entry, None for a directory, whose own row says the rest.
+    """
+
+    name: bytes
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    entry: bytes | None
+
+
+class CachedDirectory(msgspec.Struct, array_like=True, frozen=True):
+    """A directory as it was found; `entry` is its encoded Entry with the Subtree it had. Pages after the first have the
+    same head and further rows, sorted by name throughout."""
+
+    device: int
+    inode: int
+    ctime_ns: int
+    entry: bytes
+    rows: tuple[Cached, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(CachedDirectory)
+
+
+class ScanCache:
+    """Used by one ingest of one root at a time. Losing it costs reading every file once more.
+
+    What it says is tied to the version it was made with: it counts only while that is live in the log, because only
+    then is all it names still stored. Changes are kept by `commit` and lost without it.
+    """
+
+    def __init__(self, repository: Repository, root: str, spec: str, sources: Sequence[bytes]) -> None:
+        self._spec = spec
+        self._sources = _encoder.encode(list(sources))
+        self._stack = ExitStack()
+        self._database: Database | None = None
+        self._use = False
+        path = os.path.join(cache_folder(repository.config.repository), f"scan-{root}.sqlite")
+        for attempt in range(2):
+            try:
+                self._database = Database(path, _SCHEMA, create=True)
+                self._stack.enter_context(self._database.transaction())
+                break
+            except (CorruptData, NotARepository, FormatTooNew):
+                self._database = None
+                if attempt == 0:
+                    _remove(path)
+            except SprayDryError:  # locked by another ingest of this root, or no room: do without
+                self._database = None
+                break
+        if self._database is None:
+            return
+        base = self._database.rows("SELECT slot, record, spec, sources FROM base")
+        if base:
+            slot, record, spec_then, sources_then = base[0]
+            self._use = repository.log.live_slot(slot, record) and (spec_then, sources_then) == (spec, self._sources)
+        if not self._use:
+            self._database.execute("DELETE FROM directory")
+
+    def find(self, path: bytes) -> CachedDirectory | None:
+        """The first page of a directory, by its absolute path."""
+        if not self._use or self._database is None:
+            return None
+        try:
+            rows = self._database.rows("SELECT value FROM directory WHERE path = ? AND page = 0", (path,))
+            return _decoder.decode(rows[0][0]) if rows else None
+        except (SprayDryError, msgspec.MsgspecError):
+            return None
+
+    def rows(self, path: bytes, first: CachedDirectory) -> Iterator[Cached]:
+        """All rows of a directory, from its first page on."""
+        page = 0
+        current = first
+        while True:
+            yield from current.rows
+            if len(current.rows) < PAGE_ROWS or self._database is None:
+                return
+            page += 1
+            values = self._database.rows("SELECT value FROM directory WHERE path = ? AND page = ?", (path, page))
+            if not values:
+                return
+            current = _decoder.decode(values[0][0])
+
+    def keep(self, path: bytes, page: int, directory: CachedDirectory) -> None:
+        """Replace one page of a directory."""
+        if self._database is not None:
+            self._database.execute(
+                "INSERT OR REPLACE INTO directory VALUES(?, ?, ?)", (path, page, _encoder.encode(directory))
+            )
+
+    def cut(self, path: bytes, pages: int) -> None:
+        """A directory has only so many pages now."""
+        if self._database is not None:
+            self._database.execute("DELETE FROM directory WHERE path = ? AND page >= ?", (path, pages))
+
+    def forget(self, path: bytes) -> None:
+        """A directory is gone, and all below it."""
+        if self._database is not None:
+            self._database.execute(
+                "DELETE FROM directory WHERE path = ? OR (path > ? AND path < ?)", (path, path + b"/", path + b"0")
+            )
+
+    def commit(self, slot: int, record: bytes) -> None:
+        """Keep what was said, as belonging to the version whose record is in `slot`."""
+        if self._database is not None:
+            try:
+                self._database.execute(
+                    "INSERT OR REPLACE INTO base VALUES(1, ?, ?, ?, ?)", (slot, record, self._spec, self._sources)
+                )
+                self._stack.close()
+            except SprayDryError:
+                pass  # the next ingest reads every file again
+            self._database.close()
+            self._database = None
+
+    def close(self) -> None:
+        """Give up what was not committed."""
+        if self._database is not None:
+            with contextlib.suppress(_GiveUp, SprayDryError):
+                self._stack.__exit__(_GiveUp, _GiveUp(), None)
+            self._database.close()
+            self._database = None
+
+
+class _GiveUp(Exception):
+    """Rolls the transaction back."""
+
+
+def _remove(path: str) -> None:
+    for ending in ("", "-wal", "-shm", "-journal"):
+        with contextlib.suppress(OSError):
+            os.unlink(path + ending)
