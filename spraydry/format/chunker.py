@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from dataclasses import dataclass
 
 os.environ.setdefault("PYFASTCDC_REQUIRE_CYTHON", "1")  # its pure Python fallback is 100 times slower
 
-from pyfastcdc import FastCDC  # noqa: E402
+from pyfastcdc import FastCDC
 
-from spraydry.errors import UsageError  # noqa: E402
-from spraydry.format.digest import Buffer  # noqa: E402
+from spraydry.errors import UsageError
+from spraydry.format.digest import Buffer
 
 DEFAULT_SPEC = "fastcdc:min=16K,avg=64K,max=256K"
 
@@ -23,20 +24,18 @@ MAX_CHUNK_BYTES = 4 << 20
 HOLE_BLOCK_BYTES = 64 << 10
 _ZEROS = bytes(HOLE_BLOCK_BYTES)
 
-_SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?([KMGT]?)(?:I?B)?")
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def parse_bytes(text: str) -> int:
     """`4096`, `64K`, `1.5M`, `2GiB` as a number of bytes (binary multiples). Raises UsageError."""
-    number = text.strip().upper().removesuffix("B").removesuffix("I")
-    suffix = number[-1:] if number[-1:] in _SUFFIXES else ""
-    try:
-        value = float(number[: len(number) - len(suffix)])
-    except ValueError:
-        value = -1
-    if not 0 <= value * _SUFFIXES[suffix] < 1 << 63:
-        raise UsageError(f"not a size: {text!r} (write a number with K, M, G or T, such as 64M)")
-    return int(value * _SUFFIXES[suffix])
+    if match := _SIZE.fullmatch(text.strip().upper()):
+        whole, fraction, unit = match[1], match[2] or "", _UNITS[match[3]]
+        value = (int(whole + fraction) << unit) // int("1" + "0" * len(fraction))
+        if value < 1 << 63:
+            return value
+    raise UsageError(f"not a size: {text!r} (write a number with K, M, G or T, such as 64M)")
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class Chunker:
     def cut(self, plain: Buffer, last: bool = True) -> list[int]:
         """The lengths of the chunks `plain` is cut into, in order.
 
-        With `last` their sum is len(plain). Without it more bytes follow: the final chunk, whose end is not known
-        yet, is left out, and the caller puts its bytes in front of what follows.
+        With `last` their sum is len(plain). Without it more bytes follow: a final chunk whose end is not known yet is
+        left out, and the caller puts its bytes in front of what follows.
         """
         size = len(plain)
         if size <= self.min_bytes:
@@ -89,34 +88,34 @@ def _fastcdc(chunker: Chunker) -> FastCDC:
 def parse_spec(spec: str) -> Chunker:
     """The chunker a spec string names.
 
-    `fastcdc:min=A,avg=B,max=C`: content-defined cutting, FastCDC with normalised chunking level 2 (Xia et al., "FastCDC",
-    USENIX ATC 2016). `fixed:size=A`: every A bytes. Raises UsageError for anything else and for chunks above
-    MAX_CHUNK_BYTES.
+    `fastcdc:min=A,avg=B,max=C`: content-defined cutting, FastCDC with normalised chunking level 2 (Xia et al.,
+    "FastCDC", USENIX ATC 2016). `fixed:size=A`: every A bytes. Raises UsageError for anything else and for chunks
+    above MAX_CHUNK_BYTES.
     """
     kind, _, rest = spec.partition(":")
-    try:
-        given = dict(item.split("=", 1) for item in rest.split(",")) if rest else {}
-    except ValueError:
-        given = {"": ""}
+    given = [(key, value) for key, _, value in (item.partition("=") for item in rest.split(","))]
     keys = {"fastcdc": ["min", "avg", "max"], "fixed": ["size"]}.get(kind)
-    if keys is None or sorted(given) != sorted(keys):
+    if keys is None or sorted(key for key, _ in given) != sorted(keys):
         raise UsageError(f"not a chunker: {spec!r} (write {DEFAULT_SPEC!r} or 'fixed:size=64K')")
-    sizes = [parse_bytes(given[key]) for key in keys]
+    values = dict(given)
+    sizes = [parse_bytes(values[key]) for key in keys]
     if max(sizes) > MAX_CHUNK_BYTES:
         raise UsageError(f"{spec!r}: a chunk may have at most {MAX_CHUNK_BYTES >> 20} MiB, the limit of a frame")
     if kind == "fixed":
         if sizes[0] < 1024:
             raise UsageError(f"{spec!r}: chunks below 1K cost more to name than they hold")
         return Chunker(spec, sizes[0] - 1, sizes[0], sizes[0], True)
-    if not (64 <= sizes[0] <= 1 << 20 and 256 <= sizes[1] <= 4 << 20 and 1024 <= sizes[2] and sizes == sorted(sizes)):
+    low, average, high = sizes
+    if not (64 <= low <= 1 << 20 and 256 <= average <= 4 << 20 and high >= 1024 and low <= average <= high):
         raise UsageError(f"{spec!r}: sizes must rise from min (64 to 1M) over avg (256 to 4M) to max (at least 1K)")
-    return Chunker(spec, *sizes, False)
+    return Chunker(spec, low, average, high, False)
 
 
 def zero_blocks(plain: Buffer) -> list[bool]:
     """For each block of HOLE_BLOCK_BYTES of `plain` (the last may be short): whether it is all zero."""
     view = memoryview(plain)
     return [
-        view[at] == 0 and view[at : at + HOLE_BLOCK_BYTES] == _ZEROS[: len(view) - at]
+        # Copied, because comparing a view goes byte by byte: 30 times slower.
+        view[at] == 0 and bytes(view[at : at + HOLE_BLOCK_BYTES]) == _ZEROS[: len(view) - at]
         for at in range(0, len(view), HOLE_BLOCK_BYTES)
     ]

@@ -11,10 +11,11 @@ _ENDINGS = {
     "markup": "html htm xhtml xml svg md rst tex",
     "script": "js mjs cjs ts tsx jsx css scss less vue",
     "c": "c h cc cpp cxx hpp hh hxx inc cu m rs go java kt cs swift",
-    "text": "txt csv tsv log ini cfg conf toml yaml yml po pot sql sh bash pl rb lua php properties in am cmake mk diff patch",
+    "text": "txt csv tsv log ini cfg conf toml yaml yml po pot sql sh bash pl rb lua php properties in am cmake mk diff"
+    " patch",
     "binary": "so o a dll exe pyc pyd wasm mo bin dat db sqlite",
-    "packed": "jpg jpeg png gif webp jxl heic avif mp3 ogg opus flac m4a mp4 mkv webm mov gz bz2 xz zst lz4 br zip 7z rar"
-    " jar whl deb rpm woff woff2 pdf",
+    "packed": "jpg jpeg png gif webp jxl heic avif mp3 ogg opus flac m4a mp4 mkv webm mov gz bz2 xz zst lz4 br zip 7z"
+    " rar jar whl deb rpm woff woff2 pdf",
 }
 _CLASSES = {ending.encode(): name for name, endings in _ENDINGS.items() for ending in endings.split()}
 NAMES = (*_ENDINGS, OTHER, TREE)

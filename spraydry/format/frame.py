@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import threading
 from collections import OrderedDict
@@ -17,7 +18,9 @@ from spraydry.errors import DictionaryMissing, FrameCorrupt, UsageError
 from spraydry.format.digest import DIGEST_BYTES, Buffer, digest
 
 MAX_PLAIN_BYTES = 4 << 20
-MAX_FRAME_BYTES = MAX_PLAIN_BYTES + (1 << 20)  # raw bytes, a chunk list and the headers
+MAX_DICTIONARY_BYTES = 4 << 20
+MAX_CHUNKS = 4096  # of one frame: each is hashed when the frame is read, whichever of them was asked for
+MAX_FRAME_BYTES = MAX_PLAIN_BYTES + (64 << 10)  # raw bytes, a chunk list and the headers
 SALT_BYTES = 16
 
 RAW, ZSTD = 0, 1
@@ -27,6 +30,7 @@ DEFAULT_LEVEL = 3
 _MAGIC = b"SDfr"
 _OUTER = struct.Struct("<4sBBBBIII16s")  # magic, format, flags, codec, zero, encoded length, inner length, key id, salt
 _MAX_WINDOW_BYTES = 8 << 20
+_CLASS = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,31}")
 
 # Bytes are stored as they are unless compression saves at least one part in 32: below that a reader's time is worth
 # more than the room.
@@ -65,16 +69,20 @@ class Dictionary:
     @classmethod
     def of(cls, plain: bytes) -> Dictionary:
         """The dictionary made of trained bytes. Raises FrameCorrupt when they are none."""
+        if len(plain) > MAX_DICTIONARY_BYTES:
+            raise FrameCorrupt(f"no dictionary has {len(plain)} bytes")
         try:
-            return cls(digest(plain), plain, zstandard.ZstdCompressionDict(plain))
+            prepared = zstandard.ZstdCompressionDict(plain, dict_type=zstandard.DICT_TYPE_FULLDICT)
+            zstandard.ZstdDecompressor(dict_data=prepared)  # parses it, which the line above does not
+            return cls(digest(plain), plain, prepared)
         except (zstandard.ZstdError, ValueError) as error:
             raise FrameCorrupt(f"not a zstd dictionary: {error}") from None
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a frame says of itself without being decoded: `level` is the zstd level it was made with (also when that did
-    not pay and `codec` is RAW), `plain_bytes` the sum of `lengths`."""
+    """What a frame says of itself without being decoded: `level` is the zstd level it was made with (also when that
+    did not pay and `codec` is RAW), `plain_bytes` the sum of `lengths`."""
 
     frame_class: str
     codec: int
@@ -101,15 +109,20 @@ def encode(
     dictionary: Dictionary | None = None,
     salt: bytes | None = None,
 ) -> Encoded:
-    """Put chunks (in this order, together at most MAX_PLAIN_BYTES) into one frame.
+    """Put chunks (in this order, none empty, at most MAX_CHUNKS and MAX_PLAIN_BYTES together) into one frame.
 
     `salt` (16 bytes, random by default) makes the name of each frame new, so that the name of a deleted frame never
     comes back. Bytes that do not shrink are stored raw. What is returned was decoded again and compared: compressors
     have had bugs that wrote wrong bytes (restic #4523, #4677). Raises UsageError for a level zstd does not have.
     """
     plain = b"".join(chunks)
-    if len(plain) > MAX_PLAIN_BYTES:
-        raise ValueError(f"a frame holds at most {MAX_PLAIN_BYTES} plain bytes, not {len(plain)}")
+    lengths = tuple(map(len, chunks))
+    if len(plain) > MAX_PLAIN_BYTES or len(lengths) > MAX_CHUNKS or not all(lengths) or not lengths:
+        raise ValueError(f"no frame can hold {len(lengths)} chunks of {len(plain)} bytes, or empty ones")
+    if level not in LEVELS:
+        raise UsageError(f"zstd has no level {level} (write one from {LEVELS[0]} to {LEVELS[-1]})")
+    if not class_sound(frame_class):
+        raise ValueError(f"not a class: {frame_class!r}")
     codec, encoded = RAW, plain
     if _may_shrink(plain):
         smaller = compress(plain, level, dictionary)
@@ -120,7 +133,6 @@ def encode(
                     "zstd did not give back the bytes it was given; nothing was stored: check the memory"
                 )
     references = (Reference(DICTIONARY, dictionary.digest),) if dictionary and codec == ZSTD else ()
-    lengths = tuple(map(len, chunks))
     inner = _inner_encoder.encode(_Inner(frame_class, level, lengths, references))
     outer = _OUTER.pack(_MAGIC, 1, 0, codec, 0, len(encoded), len(inner), 0, salt or os.urandom(SALT_BYTES))
     stored = b"".join((outer, inner, encoded))
@@ -155,8 +167,16 @@ def header(stored: Buffer) -> Header:
     except msgspec.MsgspecError as error:
         raise FrameCorrupt(f"a frame's inner header does not parse: {error}") from None
     plain_bytes = sum(inner.lengths)
-    if min(inner.lengths, default=0) <= 0 or plain_bytes > MAX_PLAIN_BYTES or _inner_encoder.encode(inner) != raw_inner:
-        raise FrameCorrupt("a frame's chunk list is not possible")
+    if (
+        not 0 < len(inner.lengths) <= MAX_CHUNKS
+        or min(inner.lengths) <= 0
+        or plain_bytes > MAX_PLAIN_BYTES
+        or inner.level not in LEVELS
+        or not class_sound(inner.frame_class)
+        or (codec == RAW and inner.references)
+        or _inner_encoder.encode(inner) != raw_inner
+    ):
+        raise FrameCorrupt("a frame's inner header is not possible")
     dictionary = None
     for reference in inner.references:
         if reference.kind != DICTIONARY or dictionary is not None or len(reference.digest) != DIGEST_BYTES:
@@ -183,9 +203,7 @@ def decode(stored: Buffer, find_dictionary: Callable[[bytes], Dictionary]) -> tu
 
 
 def compress(plain: Buffer, level: int = DEFAULT_LEVEL, dictionary: Dictionary | None = None) -> bytes:
-    """`plain` as one zstd frame that states its size; `level` -7 to 22."""
-    if level not in LEVELS:
-        raise UsageError(f"zstd has no level {level} (write one from {LEVELS[0]} to {LEVELS[-1]})")
+    """`plain` as one zstd frame that states its size; `level` is one of LEVELS."""
     key = (level, dictionary.digest if dictionary else None)
     compressors: OrderedDict[object, zstandard.ZstdCompressor] = _per_thread("compressors")
     compressor = compressors.get(key)
@@ -251,3 +269,8 @@ def load_dictionary(name: bytes, plain: bytes) -> Dictionary:
     if digest(plain) != name:
         raise DictionaryMissing(f"dictionary {name.hex()} is damaged")
     return Dictionary.of(plain)
+
+
+def class_sound(frame_class: str) -> bool:
+    """Whether that may name a class: short, and harmless on a terminal."""
+    return _CLASS.fullmatch(frame_class) is not None

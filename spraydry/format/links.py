@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import DIGEST_BYTES, digest
-from spraydry.format.tree import GROUP_BYTES
+from spraydry.format.tree import GROUP_BYTES, check_name
 
 LINKS, INDEX = 5, 6
+# A page ends behind the first group whose id says so once it has MIN bytes, or at MAX, so that a new group changes one
+# page. Ids are digests: their bytes are as good as random.
+MIN_PAGE_BYTES = 24 << 10
 PAGE_BYTES = 48 << 10
+_CHILD_BYTES = GROUP_BYTES + DIGEST_BYTES + 5
 MAX_DEPTH = 8
 
 
@@ -50,35 +55,45 @@ def group_of(first_path: bytes) -> bytes:
 
 def encode_links(groups: Iterable[Group], emit: Callable[[bytes, bytes], None]) -> bytes | None:
     """Write the pages of a links list (groups sorted by id) through `emit(digest, plain)`; the name of the top one."""
-    children: list[_Child] = []
 
-    def close(page: list[Group]) -> None:
-        plain = _encoder.encode(_Links(1, tuple(page)))
-        emit(digest(plain), plain)
-        children.append(_Child(page[0].group, digest(plain)))
+    def put(page: _Links | _Index, first: bytes) -> _Child:
+        plain = _encoder.encode(page)
+        name = digest(plain)
+        emit(name, plain)
+        return _Child(first, name)
 
-    page: list[Group] = []
-    held = 0
-    for group in groups:
-        if held > PAGE_BYTES:
-            close(page)
-            page, held = [], 0
-        page.append(group)
-        held += len(group.first) + GROUP_BYTES + 8
-    if page:
-        close(page)
+    children = [put(_Links(1, part), part[0].group) for part in _pages(groups, 0, _group_bytes)]
+    level = 1
     while len(children) > 1:
-        level, children = children, []
-        for at in range(0, len(level), 900):
-            plain = _encoder.encode(_Index(1, tuple(level[at : at + 900])))
-            emit(digest(plain), plain)
-            children.append(_Child(level[at].group, digest(plain)))
+        children = [put(_Index(1, part), part[0].group) for part in _pages(children, level, lambda _: _CHILD_BYTES)]
+        level += 1
     return children[0].digest if children else None
+
+
+_Item = TypeVar("_Item", Group, _Child)
+
+
+def _group_bytes(group: Group) -> int:
+    return len(group.first) + GROUP_BYTES + 8
+
+
+def _pages(items: Iterable[_Item], level: int, size: Callable[[_Item], int]) -> Iterator[tuple[_Item, ...]]:
+    part: list[_Item] = []
+    held = 0
+    for item in items:
+        more = size(item)
+        if part and (held + more > PAGE_BYTES or (held >= MIN_PAGE_BYTES and part[-1].group[level] & 63 == 0)):
+            yield tuple(part)
+            part, held = [], 0
+        part.append(item)
+        held += more
+    if part:
+        yield tuple(part)
 
 
 def _decode(plain: bytes) -> _Links | _Index:
     try:
-        page = _decoder.decode(plain)
+        page: _Links | _Index = _decoder.decode(plain)
     except msgspec.MsgspecError as error:
         raise CorruptData(f"a links page does not parse: {error}") from None
     ids = [item.group for item in (page.groups if isinstance(page, _Links) else page.children)]
@@ -92,12 +107,16 @@ def _decode(plain: bytes) -> _Links | _Index:
         or (isinstance(page, _Index) and any(len(child.digest) != DIGEST_BYTES for child in page.children))
     ):
         raise CorruptData("a links page is not possible")
+    if isinstance(page, _Links):
+        for found in page.groups:
+            for name in found.first.split(b"/"):
+                check_name(name)
     return page
 
 
 class Links:
-    """Reads a links list; pages come from `read` (digest -> verified plain bytes). Keeps nothing. Raises CorruptData."""
-
+    """Reads a links list; pages come from `read` (digest -> verified plain bytes). Keeps nothing, raises CorruptData."""
+    """Reads a links list; pages come from `read` (digest -> verified plain bytes). Keeps none; raises CorruptData."""
     def __init__(self, name: bytes | None, read: Callable[[bytes], bytes]) -> None:
         self.name = name
         self._read = read

@@ -10,10 +10,14 @@ from typing import NamedTuple
 import msgspec
 
 from spraydry.errors import CorruptData
+from spraydry.format.chunker import MAX_CHUNK_BYTES
 from spraydry.format.digest import DIGEST_BYTES, digest
 
 MANIFEST, INDEX = 3, 4
-PAGE_SPANS = 1024  # about 40 KiB a page
+# A page ends behind the first item whose digest says so once it has MIN items, or at MAX: so bytes put into a long file
+# change one page, not all that follow. 1,024 items are about 40 KiB.
+MIN_PAGE_SPANS = 512
+PAGE_SPANS = 1024
 MAX_DEPTH = 4
 
 
@@ -37,22 +41,66 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Page)
 
 
+class ManifestBuilder:
+    """Makes the pages of one manifest from its spans, added in order, holding no more than a page a level.
+
+    `emit(digest, plain)` gets every page, those below before those above. Neighbouring holes are joined. Not
+    thread-safe.
+    """
+
+    def __init__(self, emit: Callable[[bytes, bytes], None], _kind: int = MANIFEST) -> None:
+        self._emit = emit
+        self._kind = _kind
+        self._lengths: list[int] = []
+        self._items: list[bytes | None] = []
+        self._above: ManifestBuilder | None = None
+
+    def add(self, length: int, chunk: bytes | None) -> None:
+        """The next `length` bytes of the file: a chunk, or a hole where `chunk` is None."""
+        if chunk is None and self._items and self._items[-1] is None:
+            self._lengths[-1] += length
+            return
+        if len(self._items) == PAGE_SPANS or (len(self._items) >= MIN_PAGE_SPANS and _ends_page(self._items[-1])):
+            self._flush()
+        self._lengths.append(length)
+        self._items.append(chunk)
+
+    def finish(self) -> bytes:
+        """Write what is left; the name of the top page. Raises ValueError when nothing was added."""
+        if self._above is None:
+            return self._page()[1]
+        self._flush()
+        return self._above.finish()
+
+    def _flush(self) -> None:
+        if self._above is None:
+            self._above = ManifestBuilder(self._emit, INDEX)
+        self._above.add(*self._page())
+        self._lengths.clear()
+        self._items.clear()
+
+    def _page(self) -> tuple[int, bytes]:
+        if not self._items:
+            raise ValueError("a file without bytes has no manifest")
+        ends = tuple(accumulate(self._lengths))
+        plain = _encoder.encode(_Page(self._kind, 1, ends[-1], ends, tuple(self._items)))
+        name = digest(plain)
+        self._emit(name, plain)
+        return ends[-1], name
+
+
+def _ends_page(item: bytes | None) -> bool:
+    return item is not None and item[0] & 63 == 0
+
+
 def encode_manifest(spans: Iterable[tuple[int, bytes | None]]) -> list[tuple[bytes, bytes]]:
     """The pages of the manifest of (length, chunk digest or None) runs: (name, plain bytes) each, the top page last."""
     pages: list[tuple[bytes, bytes]] = []
-    level = list(spans)
-    kind = MANIFEST
-    while True:
-        above: list[tuple[int, bytes | None]] = []
-        for at in range(0, len(level), PAGE_SPANS):
-            part = level[at : at + PAGE_SPANS]
-            ends = tuple(accumulate(length for length, _ in part))
-            plain = _encoder.encode(_Page(kind, 1, ends[-1], ends, tuple(name for _, name in part)))
-            pages.append((digest(plain), plain))
-            above.append((ends[-1], pages[-1][0]))
-        if len(above) == 1:
-            return pages
-        level, kind = above, INDEX
+    builder = ManifestBuilder(lambda name, plain: pages.append((name, plain)))
+    for length, chunk in spans:
+        builder.add(length, chunk)
+    builder.finish()
+    return pages
 
 
 def _decode(plain: bytes, length: int, depth: int) -> _Page:
@@ -68,12 +116,22 @@ def _decode(plain: bytes, length: int, depth: int) -> _Page:
         and page.ends[-1] == length
         and all(a < b for a, b in zip((0, *page.ends), page.ends, strict=False))
         and all(item is None or len(item) == DIGEST_BYTES for item in page.items)
-        and not (page.kind == INDEX and (None in page.items or depth >= MAX_DEPTH))
+        and _items_sound(page, depth)
         and _encoder.encode(page) == plain
     )
     if not sound:
         raise CorruptData("a manifest page is not possible")
     return page
+
+
+def _items_sound(page: _Page, depth: int) -> bool:
+    if page.kind == INDEX:
+        return depth < MAX_DEPTH and None not in page.items
+    lengths = (end - low for low, end in zip((0, *page.ends), page.ends, strict=False))
+    return all(
+        length <= MAX_CHUNK_BYTES if item is not None else before is not None
+        for length, item, before in zip(lengths, page.items, (b"", *page.items), strict=False)
+    )
 
 
 class Manifest:

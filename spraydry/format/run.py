@@ -10,10 +10,10 @@ import msgspec
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import DIGEST_BYTES
-from spraydry.format.frame import MAX_PLAIN_BYTES
+from spraydry.format.frame import LEVELS, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, RAW, ZSTD, class_sound
 
 _MAGIC = b"SDrn"
-_HEADER = struct.Struct("<4sBxxxIII")  # magic, format, zeros, bytes of the frame table, frames, rows
+_HEADER = struct.Struct("<4sB3sIII")  # magic, format, zeros, bytes of the frame table, frames, rows
 _ROW = struct.Struct("<32sIII")  # digest, frame's place in the table, offset and length in its plain bytes
 
 
@@ -46,27 +46,52 @@ def encode_run(frames: Sequence[FrameInfo], rows: Iterable[Row]) -> bytes:
     """The bytes of a run; rows come in any order and are sorted."""
     table = _frames_encoder.encode(tuple(frames))
     packed = sorted(_ROW.pack(*row) for row in rows)
-    return b"".join((_HEADER.pack(_MAGIC, 1, len(table), len(frames), len(packed)), table, *packed))
+    return b"".join((_HEADER.pack(_MAGIC, 1, bytes(3), len(table), len(frames), len(packed)), table, *packed))
 
 
 def decode_run(value: bytes) -> tuple[tuple[FrameInfo, ...], Iterator[Row]]:
     """The frame table and the rows, in order. Raises CorruptData; the caller has checked the name."""
     try:
-        magic, version, table_bytes, frame_count, row_count = _HEADER.unpack_from(value)
+        magic, version, zeros, table_bytes, frame_count, row_count = _HEADER.unpack_from(value)
         at = _HEADER.size + table_bytes
-        frames = _frames_decoder.decode(memoryview(value)[_HEADER.size : at])
+        table = memoryview(value)[_HEADER.size : at]
+        frames = _frames_decoder.decode(table)
     except (struct.error, msgspec.MsgspecError) as error:
         raise CorruptData(f"an index run does not parse: {error}") from None
-    if magic != _MAGIC or version != 1 or len(frames) != frame_count or len(value) != at + row_count * _ROW.size:
+    if (
+        (magic, version, zeros) != (_MAGIC, 1, bytes(3))
+        or len(frames) != frame_count
+        or len(value) != at + row_count * _ROW.size
+        or _frames_encoder.encode(frames) != table
+    ):
         raise CorruptData("an index run is not what its header claims")
-    if any(len(frame.name) != DIGEST_BYTES or frame.plain > MAX_PLAIN_BYTES for frame in frames):
+    if not all(map(_frame_sound, frames)):
         raise CorruptData("an index run names frames that cannot be")
 
     def rows() -> Iterator[Row]:
+        before = b""
         for fields in _ROW.iter_unpack(memoryview(value)[at:]):
             row = Row(*fields)
-            if row.frame >= frame_count or row.offset + row.length > frames[row.frame].plain:
+            if (
+                row.digest < before
+                or row.frame >= frame_count
+                or not row.length
+                or row.offset + row.length > frames[row.frame].plain
+            ):
                 raise CorruptData("an index run has a row that cannot be")
+            before = row.digest
             yield row
 
     return frames, rows()
+
+
+def _frame_sound(frame: FrameInfo) -> bool:
+    return (
+        len(frame.name) == DIGEST_BYTES
+        and class_sound(frame.frame_class)
+        and frame.codec in (RAW, ZSTD)
+        and frame.level in LEVELS
+        and (frame.dictionary is None or len(frame.dictionary) == DIGEST_BYTES)
+        and 0 < frame.plain <= MAX_PLAIN_BYTES
+        and 0 < frame.stored <= MAX_FRAME_BYTES
+    )

@@ -1,10 +1,10 @@
-"""Entries, and the trees of pages they form: one tree is one directory, sorted by raw name bytes. Layout: FORMAT.md §4."""
+"""Entries, and the trees of pages they form: a tree is one directory, sorted by raw names. Layout: FORMAT.md §4."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -24,11 +24,13 @@ MAX_DEPTH = 8
 MAX_NAME_BYTES = 255
 MAX_TARGET_BYTES = 4095
 MAX_INLINE_XATTR_BYTES = 4096  # larger ones are a chunk of their own, so that any entry fits a page
+MAX_XATTR_BYTES = 64 << 10  # of one value, as Linux has it
 GROUP_BYTES = 16
 
 
 class Totals(NamedTuple):
-    """Sums over a subtree. `inodes` counts every entry in it, `size` is the sum of file sizes in bytes; `blocks` are file sizes in units of 4 KiB, rounded up."""
+    """Sums over a subtree: `inodes` counts every entry in it, `files` the regular files, `size` is the sum of their
+    sizes in bytes, `blocks` that in units of 4 KiB, each file's rounded up. None reaches 2^63."""
 
     inodes: int = 0
     files: int = 0
@@ -69,10 +71,10 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 class Entry(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """One name in a directory.
 
-    `content` by kind: FILE None (empty), bytes (digest of the only chunk) or Runs; DIRECTORY Subtree; SYMLINK the target;
-    CHARACTER and BLOCK the device number as an integer (major << 32 | minor); FIFO and SOCKET None. `mode` has the
-    permission bits only (07777). `xattrs` are sorted by name, or the digest of the chunk they were moved to. `group`
-    names the hardlink group, None for an entry that is alone.
+    `content` by kind: FILE None (empty), bytes (digest of the only chunk) or Runs; DIRECTORY Subtree; SYMLINK the
+    target; CHARACTER and BLOCK the device number as an integer (major << 32 | minor); FIFO and SOCKET None. `mode` has
+    the permission bits only (07777). `xattrs` are sorted by name, or the digest of the chunk they were moved to.
+    `group` names the hardlink group, None for an entry that is alone.
     """
 
     name: bytes
@@ -145,7 +147,7 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def decode_entry(plain: bytes) -> Entry:
-    """An entry alone, unchecked beyond its types. Raises CorruptData."""
+    """An entry alone, unchecked beyond its types: for what never left this machine. Raises CorruptData."""
     try:
         return _entry_decoder.decode(plain)
     except msgspec.MsgspecError as error:
@@ -163,7 +165,7 @@ def decode_xattrs(plain: bytes) -> Xattrs:
         xattrs = _xattr_decoder.decode(plain)
     except msgspec.MsgspecError as error:
         raise CorruptData(f"extended attributes do not parse: {error}") from None
-    if not _xattrs_sound(xattrs) or _encoder.encode(xattrs) != plain:
+    if not _xattrs_sound(xattrs, False) or _encoder.encode(xattrs) != plain:
         raise CorruptData("extended attributes are not possible")
     return xattrs
 
@@ -183,23 +185,31 @@ class TreeBuilder:
         self._first = self._last = b""
         self._above: TreeBuilder | None = None
 
-    def add(self, entry: Entry) -> None:
-        """The next entry; its name must sort behind the last."""
+    def add_file(self, name: bytes, encoded: bytes, size: int) -> None:
+        """The next entry, of kind FILE, already checked and encoded."""
+        self._add(name, name, encoded)
         totals = self._totals
-        self._add(entry.name, entry.name, _encoder.encode(entry))
+        totals[0] += 1
+        totals[1] += 1
+        totals[2] += size
+        totals[3] += -(-size // 4096)
+        self._close_at(name)
+
+    def add(self, entry: Entry) -> None:
+        """The next entry; its name must sort behind the last. Raises CorruptData for one no reader would take."""
+        check_entry(entry)
         if entry.kind == FILE:
-            totals[0] += 1
-            totals[1] += 1
-            totals[2] += entry.size
-            totals[3] += -(-entry.size // 4096)
-        elif isinstance(entry.content, Subtree):
+            self.add_file(entry.name, _encoder.encode(entry), entry.size)
+            return
+        self._add(entry.name, entry.name, _encoder.encode(entry))
+        totals = self._totals
+        totals[0] += 1
+        if isinstance(entry.content, Subtree):
             below = entry.content
-            totals[0] += 1 + below.inodes
+            totals[0] += below.inodes
             totals[1] += below.files
             totals[2] += below.size
             totals[3] += below.blocks
-        else:
-            totals[0] += 1
         self._close_at(entry.name)
 
     def finish(self) -> Subtree:
@@ -211,6 +221,8 @@ class TreeBuilder:
         return self._above.finish()
 
     def _add(self, first: bytes, last: bytes, encoded: bytes) -> None:
+        if first <= self._last:
+            raise CorruptData(f"names are out of order or there twice: {first[:80]!r}")
         if self._bytes + len(encoded) > MAX_PAGE_BYTES and self._parts:
             self._flush()
         if not self._parts:
@@ -239,6 +251,8 @@ class TreeBuilder:
         self._close_at(child.last)
 
     def _page(self) -> bytes:
+        if max(self._totals) >= 1 << 63:
+            raise CorruptData("the files of a directory have more bytes than can be counted")
         kind = INDEX if self._level else LEAF
         header = bytes((0x93, kind, 1)) + _array_header(len(self._parts))
         plain = b"".join((header, *self._parts))
@@ -282,7 +296,7 @@ class Page:
                 first = last = item.name
             else:
                 first, last = item.first, item.last
-                if len(item.digest) != DIGEST_BYTES or not 0 < item.inodes < 1 << 63 or min(item.totals) < 0:
+                if len(item.digest) != DIGEST_BYTES or item.inodes <= 0 or min(item.totals) < 0:
                     raise CorruptData("a tree page's child is not possible")
                 check_name(first)
                 check_name(last)
@@ -294,6 +308,8 @@ class Page:
             self.offsets.append(totals.inodes)
         if not self.leaf and not self.items:
             raise CorruptData("an index page of a tree is empty")
+        if max(totals) >= 1 << 63:
+            raise CorruptData("a tree page's totals are not possible")
         self.totals = totals
 
 
@@ -326,29 +342,37 @@ class Tree:
 
     def at(self, offset: int) -> tuple[Entry, int]:
         """The entry whose subtree holds inode `offset` (0 is the first entry), and the number of inodes before it."""
+        page, base = self.leaf(offset)
+        place = bisect_right(page.offsets, offset - base) - 1
+        return cast(Entry, page.items[place]), base + page.offsets[place]
+
+    def leaf(self, offset: int) -> tuple[Page, int]:
+        """The page of entries that holds inode `offset`, and the number of inodes before its first entry."""
         page, base = self._top(), 0
         if not 0 <= offset < self.subtree.inodes:
             raise CorruptData("no such inode in this directory")
         for _ in range(MAX_DEPTH):
+            if page.leaf:
+                return page, base
             place = bisect_right(page.offsets, offset - base) - 1
-            item = page.items[place]
             base += page.offsets[place]
-            if isinstance(item, Entry):
-                return item, base
-            page = self._child(item)
+            page = self._child(cast(Child, page.items[place]))
         raise CorruptData("a tree is deeper than possible")
 
     def entries(self, after: bytes = b"") -> Iterator[tuple[Entry, int]]:
         """The entries whose names sort behind `after`, in order, each with the number of inodes before it."""
-        yield from self._below(self._top(), 0, after, 0)
+        yield from self._below(self._top(), 0, after, 1)
 
     def pages(self) -> Iterator[bytes]:
         """The names of all pages of this directory (not of those below it)."""
-        stack = [(self.subtree.digest, self._top())]
+        stack: list[tuple[Subtree | Child, int]] = [(self.subtree, 1)]
         while stack:
-            name, page = stack.pop()
-            yield name
-            stack += [(item.digest, self._child(item)) for item in page.items if isinstance(item, Child)]
+            claim, depth = stack.pop()
+            if depth > MAX_DEPTH:
+                raise CorruptData("a tree is deeper than possible")
+            yield claim.digest
+            page = self._child(claim) if isinstance(claim, Child) else self._top()
+            stack += [(item, depth + 1) for item in reversed(page.items) if isinstance(item, Child)]
 
     def _below(self, page: Page, base: int, after: bytes, depth: int) -> Iterator[tuple[Entry, int]]:
         if depth > MAX_DEPTH:
@@ -423,14 +447,24 @@ def check_entry(entry: Entry, root: bool = False) -> None:
         and 0 <= entry.gid < 0xFFFFFFFF
         and -(1 << 62) < entry.mtime_s < 1 << 62
         and 0 <= entry.mtime_ns < 10**9
-        and (not entry.xattrs or _xattrs_sound(entry.xattrs))
+        and (entry.xattrs == () or _xattrs_sound(entry.xattrs, True))
         and (entry.group is None or (len(entry.group) == GROUP_BYTES and kind != DIRECTORY))
     ):
         raise CorruptData(f"an entry that cannot be: {entry.name[:80]!r}")
 
 
-def _xattrs_sound(xattrs: Xattrs | bytes) -> bool:
+def inline_bytes(xattrs: Xattrs) -> int:
+    """What extended attributes count against MAX_INLINE_XATTR_BYTES: names, values, 8 for each."""
+    return sum(len(name) + len(value) + 8 for name, value in xattrs)
+
+
+def _xattrs_sound(xattrs: Xattrs | bytes, inline: bool) -> bool:
     if isinstance(xattrs, bytes):
-        return len(xattrs) == DIGEST_BYTES
+        return inline and len(xattrs) == DIGEST_BYTES
     names = [name for name, _ in xattrs]
-    return names == sorted(set(names)) and all(0 < len(name) <= 255 and b"\0" not in name for name in names)
+    return (
+        names == sorted(set(names))
+        and all(0 < len(name) <= 255 and b"\0" not in name for name in names)
+        and all(len(value) <= MAX_XATTR_BYTES for _, value in xattrs)
+        and (inline_bytes(xattrs) <= MAX_INLINE_XATTR_BYTES) is inline
+    )

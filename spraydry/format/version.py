@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 
 from spraydry.errors import CorruptData, FormatTooNew, UsageError
 from spraydry.format.digest import DIGEST_BYTES, digest
+from spraydry.format.frame import class_sound
 from spraydry.format.tree import Entry, check_entry
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
@@ -15,8 +19,9 @@ RESERVED = ("latest",)
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every record begins with: its format, the digest of the record in the slot before (32 zero bytes in slot 1),
-    and when (ns since 1970, for people: nothing is ordered by it) and by what (`spraydry 0.1.0 ingest`) it was made."""
+    """What every record begins with: its format, the digest of the record in the slot before (32 zero bytes in slot
+    1), and when (ns since 1970, for people: nothing is ordered by it) and by what (`spraydry 0.1.0 ingest`) it was
+    made."""
 
     format: int
     previous: bytes
@@ -25,8 +30,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 
 
 class VersionRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=1):
-    """A version. `users` and `groups` map the numeric owners in it to names on the machine it came from; `new_bytes` is
-    what it added in plain bytes, `stored_bytes` in frames. `incomplete`: some sources could not be read."""
+    """A version. `users` and `groups` map the numeric owners in it to names on the machine it came from; `new_bytes`
+    is what it added in plain bytes, `stored_bytes` in frames. `incomplete`: some sources could not be read."""
 
     root: str
     name: str
@@ -103,21 +108,54 @@ def decode_record(value: bytes, slot: int) -> tuple[AnyRecord, bytes]:
     try:
         record = _decoder.decode(plain)
     except msgspec.MsgspecError as error:
-        try:
-            tag, version = msgspec.msgpack.decode(plain)[:2]
-        except (msgspec.MsgspecError, ValueError, TypeError):
-            tag, version = 1, 1
-        if tag not in _KNOWN_TAGS or version != 1:
+        if _is_newer(plain):
             raise FormatTooNew(f"log slot {slot} was written by a newer spraydry: install a current one") from None
         raise CorruptData(f"log slot {slot} does not parse: {error}") from None
     if record.format != 1:
         raise FormatTooNew(f"log slot {slot} was written by a newer spraydry: install a current one")
-    sound = len(record.previous) == DIGEST_BYTES and _encoder.encode(record) == plain
-    if isinstance(record, VersionRecord):
-        check_entry(record.entry, root=True)
-        sound = sound and (record.links is None or len(record.links) == DIGEST_BYTES)
-    if isinstance(record, VersionRecord | TagRecord):
-        sound = sound and bool(_NAME.fullmatch(record.root) and _NAME.fullmatch(record.name))
-    if not sound:
+    if len(record.previous) != DIGEST_BYTES or _encoder.encode(record) != plain or not _sound(record, slot):
         raise CorruptData(f"log slot {slot} holds a record that cannot be")
     return record, name
+
+
+def _is_newer(plain: bytes) -> bool:
+    """Whether what does not parse is a record of a kind or format that is not known here."""
+    try:
+        fields = msgspec.msgpack.decode(plain)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        return False
+    if not isinstance(fields, list) or len(fields) < 2 or not all(type(field) is int for field in fields[:2]):
+        return False
+    return fields[0] not in _KNOWN_TAGS or fields[1] != 1
+
+
+def _sound(record: AnyRecord, slot: int) -> bool:
+    match record:
+        case VersionRecord():
+            check_entry(record.entry, root=True)
+            owners = (record.users, record.groups)
+            return (
+                _names_sound(record.root, record.name)
+                and (record.links is None or len(record.links) == DIGEST_BYTES)
+                and all(_rising([number for number, _ in table]) for table in owners)
+                and 0 <= record.new_bytes < 1 << 63
+                and 0 <= record.stored_bytes < 1 << 63
+            )
+        case TagRecord():
+            return _names_sound(record.root, record.name) and 0 < record.slot < slot
+        case RemovalRecord() | RevokeRecord():
+            return 0 < record.slot < slot
+        case CondemnRecord():
+            return _rising(record.frames) and all(len(frame) == DIGEST_BYTES for frame in record.frames)
+        case DictionariesRecord():
+            return _rising([frame_class for frame_class, _ in record.adopted]) and all(
+                class_sound(frame_class) and len(name) == DIGEST_BYTES for frame_class, name in record.adopted
+            )
+
+
+def _names_sound(*names: str) -> bool:
+    return all(_NAME.fullmatch(name) and name not in RESERVED for name in names)
+
+
+def _rising(items: Sequence[Any]) -> bool:
+    return all(low < high for low, high in pairwise(items))
