@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
+from spraydry.errors import RestoreError
 from spraydry.format.tree import SYMLINK, Entry, Xattrs, decode_xattrs
 
 _KEPT = (b"user.", b"trusted.", b"system.posix_acl_", b"security.capability")
@@ -29,24 +30,26 @@ class Attributes:
         """Everything for an open file or directory, in the order in which nothing undoes another: owner (which clears
         capabilities and set-id bits), extended attributes (which need write permission), mode, times."""
         mode = self._own(entry, os.fstat(fd), lambda uid, gid: os.chown(fd, uid, gid))
-        self._xattrs(entry, fd)
-        os.chmod(fd, mode)
-        stamp = _stamp(entry)
-        os.utime(fd, ns=(stamp, stamp))
+        try:
+            self._xattrs(entry, fd)
+        finally:
+            os.chmod(fd, mode)
+            stamp = _stamp(entry)
+            os.utime(fd, ns=(stamp, stamp))
 
     def apply_to_name(self, entry: Entry, name: bytes, dir_fd: int) -> None:
         """Everything for what cannot be opened: symlinks, fifos, sockets, devices, `name` in the directory `dir_fd`."""
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        mode = self._own(
-            entry, status, lambda uid, gid: os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-        )
+        mode = self._own(entry, status, lambda uid, gid: os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False))
         # The one way to the attributes of a symlink or device by descriptor: /proc shows the directory it is in, and
         # the last name is not followed.
-        self._xattrs(entry, b"/proc/self/fd/%d/%s" % (dir_fd, name))
-        if entry.kind != SYMLINK:
-            _chmod(name, mode, dir_fd)
-        stamp = _stamp(entry)
-        os.utime(name, ns=(stamp, stamp), dir_fd=dir_fd, follow_symlinks=False)
+        try:
+            self._xattrs(entry, b"/proc/self/fd/%d/%s" % (dir_fd, name))
+        finally:
+            if entry.kind != SYMLINK:
+                _chmod(name, mode, dir_fd)
+            stamp = _stamp(entry)
+            os.utime(name, ns=(stamp, stamp), dir_fd=dir_fd, follow_symlinks=False)
 
     def _own(self, entry: Entry, status: os.stat_result, chown: Callable[[int, int], None]) -> int:
         """Set the owner; the mode that may be set after that."""
@@ -87,13 +90,17 @@ class Attributes:
         for name in there:  # inherited from a default ACL, or of a directory that was there before
             if name not in names and name.startswith(_KEPT) and (self._root or not _privileged(name)):
                 os.removexattr(target, name, follow_symlinks=follow)
+        failed: list[str] = []
         for name, value in wanted:
             try:
                 os.setxattr(target, name, value, follow_symlinks=follow)
-            except PermissionError:
-                if self._root or not _privileged(name):
-                    raise
-                self.notes[PRIVILEGED] += 1
+            except OSError as error:
+                if isinstance(error, PermissionError) and not self._root and _privileged(name):
+                    self.notes[PRIVILEGED] += 1
+                else:
+                    failed.append(f"{os.fsdecode(name)} ({error.strerror})")
+        if failed:
+            raise RestoreError(f"extended attributes could not be set: {', '.join(failed)}")
 
 
 def _privileged(name: bytes) -> bool:

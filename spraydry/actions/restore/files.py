@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import hasher
@@ -18,7 +18,8 @@ _CHUNKS_AHEAD = 8
 _ZEROS = bytes(1 << 20)
 _MAX_HASHED_HOLES_BYTES = 1 << 30  # of holes beyond this the chunks' own names must do, or zeros are hashed for hours
 
-Parts = list[tuple[Span, memoryview | None]]
+Part = tuple[Span, memoryview | None]
+Parts = list[Part]
 
 
 def fetch(entry: Entry, read_chunk: ReadChunk) -> Parts | None:
@@ -49,11 +50,11 @@ def write(fd: int, entry: Entry, parts: Parts | None, read_chunk: ReadChunk, wro
         raise CorruptData("a file's chunks do not add up to its size")
     if whole is not None and whole.digest() != entry.file_digest:
         raise CorruptData("a file's chunks are whole, but together they are not what its digest names")
-    os.truncate(fd, entry.size)
+    os.ftruncate(fd, entry.size)
 
 
-def _read(entry: Entry, read_chunk: ReadChunk):  # type: ignore[no-untyped-def]
-    def part(span: Span) -> tuple[Span, memoryview | None]:
+def _read(entry: Entry, read_chunk: ReadChunk) -> Iterator[Part]:
+    def part(span: Span) -> Part:
         return span, read_span(span, read_chunk)
 
     return ordered_map(part, spans(entry, read_chunk), ahead=_CHUNKS_AHEAD)
@@ -62,9 +63,7 @@ def _read(entry: Entry, read_chunk: ReadChunk):  # type: ignore[no-untyped-def]
 def _wants_hash(entry: Entry) -> bool:
     """A file of one chunk was verified by that chunk's name."""
     runs = entry.content
-    return (
-        isinstance(runs, Runs) and runs.digest is not None and entry.size - runs.filled <= _MAX_HASHED_HOLES_BYTES
-    )
+    return isinstance(runs, Runs) and runs.digest is not None and entry.size - runs.filled <= _MAX_HASHED_HOLES_BYTES
 
 
 def _write_all(fd: int, chunk: memoryview, offset: int) -> None:
@@ -73,6 +72,6 @@ def _write_all(fd: int, chunk: memoryview, offset: int) -> None:
         chunk, offset = chunk[count:], offset + count
 
 
-def _zeros(length: int):  # type: ignore[no-untyped-def]
+def _zeros(length: int) -> Iterator[memoryview]:
     for at in range(0, length, len(_ZEROS)):
         yield memoryview(_ZEROS)[: length - at]

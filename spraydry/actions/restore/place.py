@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 
-from spraydry.errors import RestoreError
+from spraydry.errors import RestoreError, UsageError
 
 # Nothing below is opened by a longer path than one name, and no symlink is followed: not even a hostile version can
 # put anything outside, and the depth of a tree is not limited by PATH_MAX.
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HELD_OPEN = 64  # directories above the current one; those further up are found again through ".."
+
+
+def open_target(directory: str, overwrite: bool) -> int:
+    """A descriptor of the directory to fill, which the caller closes. Raises UsageError where it must not be filled."""
+    try:
+        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise UsageError(f"{directory} is not a directory") from None
+    if not overwrite and os.listdir(top):
+        os.close(top)
+        raise UsageError(f"{directory} is not empty: name a new directory, or add --overwrite")
+    return top
 
 
 class Place:
