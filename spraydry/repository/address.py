@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed address. `version` None is the newest; `path` has no empty, `.` or `..` parts, b"" is the root itself."""
+    """A parsed address. `version` None is the newest; `path` has no empty, `.` or `..` parts, b"" is the root."""
 
     root: str
     version: str | None = None

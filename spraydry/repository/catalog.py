@@ -128,13 +128,15 @@ class Catalog:
     # -- writing
 
     def add_run(self, name: str, frames: Sequence[FrameInfo], rows: Iterable[Row], verified: bool) -> None:
-        """Take in a run. `verified`: this process encoded or decoded its frames itself, so they count for deduplication."""
+        """Take in a run. `verified`: this process encoded or decoded its frames, so they count for deduplication."""
         with self.database.transaction() as connection:
             ids = []
             for frame in frames:
+                if verified:
+                    # What was said of it unverified may be wrong: under its new id only these rows count.
+                    connection.execute("DELETE FROM frame WHERE name = ? AND verified = 0", (frame.name,))
                 connection.execute(
-                    f"INSERT INTO frame({_INFO}, verified) VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT(name) DO UPDATE SET verified = max(verified, excluded.verified)",
+                    f"INSERT INTO frame({_INFO}, verified) VALUES(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(name) DO NOTHING",
                     (*_fields(frame), int(verified)),
                 )
                 ids.append(next(connection.execute("SELECT id FROM frame WHERE name = ?", (frame.name,)))[0])
@@ -142,8 +144,9 @@ class Catalog:
             level = 0
             while level < _LEVELS - 1 and len(packed) > _FIRST_LEVEL_ROWS << 3 * level:
                 level += 1
+            before = connection.total_changes()
             connection.executemany(f"INSERT OR IGNORE INTO chunk_{level} VALUES(?, ?, ?, ?)", packed)
-            self._count(level, len(packed))
+            self._count(level, connection.total_changes() - before)
             self._move_down()
             connection.execute("INSERT OR IGNORE INTO run VALUES(?)", (name,))
 

@@ -1,4 +1,4 @@
-"""Writing chunks: deduplicated, gathered into frames by class, encoded in threads, stored in batches with their index."""
+"""Writing chunks: deduplicated, gathered into frames by class, encoded in threads, stored with their index."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Writer:
 
     Frames and the index rows that name them are stored in the same batch where store and catalog are one file, and in
     that order everywhere. What was added counts as known from then on; after a crash what was not yet published by an
-    index run is unreferenced, no more. With `dry_run` nothing is stored, only counted. At most `ahead` frames wait or are encoded at a time: that bounds memory.
+    index run is unreferenced, no more. With `dry_run` nothing is stored, only counted. At most `ahead` frames wait or
+    are encoded at a time: that bounds memory.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Ingesting: file trees or a tar stream become a new version of a root."""
 
-from spraydry.actions.ingest.ingest import Ingested, Progress, ingest
+from spraydry.actions.ingest.ingest import Ingested, ingest
+from spraydry.actions.ingest.tarstream import ingest_tar
 
-__all__ = ["Ingested", "Progress", "ingest"]
+__all__ = ["Ingested", "ingest", "ingest_tar"]

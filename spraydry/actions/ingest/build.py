@@ -40,7 +40,12 @@ class Built(NamedTuple):
 
 
 def build(
-    nodes: Nodes, paths: dict[bytes, bytes], root_path: bytes | None, cache: ScanCache, before_ns: int, emit: Emit
+    nodes: Nodes,
+    paths: dict[bytes, bytes],
+    root_path: bytes | None,
+    cache: ScanCache | None,
+    before_ns: int,
+    emit: Emit,
 ) -> Built:
     """Trees of all scanned nodes; their pages go to `emit`, those below before those above.
 
@@ -56,7 +61,7 @@ def build(
         level = stack.pop()
         assert level.node.entry is not None
         entry = msgspec.structs.replace(decode_entry(level.node.entry), content=level.builder.finish())
-        if level.path is not None:
+        if level.path is not None and cache is not None:
             encoded = encode_entry(entry)
             for page, rows in enumerate(level.rows):
                 cache.keep(level.path, page, cached_directory(level.node, encoded, rows))

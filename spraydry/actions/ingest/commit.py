@@ -19,7 +19,7 @@ MADE_BY = f"spraydry {spraydry.__version__}"
 
 @dataclass(frozen=True)
 class Committed:
-    """The version that now stands for what was ingested; `new` unless it was there before, `named` if a name was added."""
+    """The version that stands for what was ingested now: `new` unless it was there, `named` if it got a name."""
 
     version: Version
     new: bool
@@ -55,7 +55,15 @@ def commit(
         if newest is not None and _same(newest, built, spec, incomplete):
             if name is None:
                 raise _Unchanged(newest)
-            return TagRecord(RECORD_FORMAT, previous, now_ns, f"{MADE_BY} {verb}", root, name, newest.made_in)
+            return TagRecord(
+                format=RECORD_FORMAT,
+                previous=previous,
+                made_ns=now_ns,
+                made_by=f"{MADE_BY} {verb}",
+                root=root,
+                name=name,
+                slot=newest.made_in,
+            )
         return VersionRecord(
             format=RECORD_FORMAT,
             previous=previous,

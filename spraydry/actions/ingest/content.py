@@ -49,7 +49,7 @@ class Read(NamedTuple):
 
 @dataclass
 class Stream:
-    """One try to read a large file in windows; its state belongs to the thread that draws these and takes the results."""
+    """One try to read a large file in windows; its state belongs to the thread that draws and takes them."""
 
     work: Work
     status: os.stat_result

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -16,7 +16,8 @@ from spraydry.actions.ingest.build import build
 from spraydry.actions.ingest.commit import commit
 from spraydry.actions.ingest.content import Hashed, Read, Reader
 from spraydry.actions.ingest.nodes import Nodes
-from spraydry.actions.ingest.scan import Report, Scanner, Source
+from spraydry.actions.ingest.scan import Findings, Scanner, Source
+from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import PathNotFound, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE
@@ -40,19 +41,6 @@ _PER_TASK_BYTES = 20 << 20  # a window, its chunks, the frames and compressor th
 _CLOCK_NS = 100_000_000
 
 
-@dataclass
-class Progress:
-    """How far an ingest is. `total_files` and `total_bytes` are what must be read, known once `scanned`."""
-
-    scanned: bool = False
-    found_files: int = 0
-    files: int = 0
-    bytes: int = 0
-    total_files: int = 0
-    total_bytes: int = 0
-    stored_bytes: int = 0
-
-
 @dataclass(frozen=True)
 class Ingested:
     """What came of an ingest. `version` is None after a dry run that would have made one.
@@ -65,7 +53,7 @@ class Ingested:
     new: bool
     named: bool
     files: int
-    bytes: int
+    size: int
     read_files: int
     read_bytes: int
     new_bytes: int
@@ -94,7 +82,7 @@ def ingest(
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     threads: int | None = None,
     dry_run: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Report = unheard,
 ) -> Ingested:
     """Make the newest version of a root from files and directories.
 
@@ -121,8 +109,8 @@ def ingest(
     spec = chunker or (newest.record.spec if newest else DEFAULT_SPEC)
     threads = threads or default_threads()
     ahead = max(2, min(2 * threads, (memory_bytes - _BASE_BYTES) // _PER_TASK_BYTES))
-    state = Progress()
-    report = Report()
+    read_files = read_bytes = 0
+    findings = Findings()
     _raise_descriptor_limit()
     with ExitStack() as stack:
         opened, top = _sources(paths, stack)
@@ -133,42 +121,38 @@ def ingest(
         cache = ScanCache(repository, root, spec, [source.path for source in opened])
         stack.callback(cache.close)
         writer = stack.enter_context(Writer(repository, level, FRAME_TARGET_BYTES, threads, dry_run=dry_run))
-        if not dry_run:
-            stack.enter_context(_kept(writer))
+        stack.enter_context(kept(writer, dry_run))
 
         def keep(plain: bytes) -> bytes:
             writer.add(digest(plain), plain, TREE)
             return digest(plain)
 
-        def tick() -> None:
-            state.found_files = nodes.files
-            state.stored_bytes = writer.written.stored_bytes
-            progress(state)
+        def looking() -> None:
+            progress(Done("looking", nodes.files, nodes.bytes))
 
         scanner = Scanner(
             nodes,
             cache,
-            report,
+            findings,
             keep,
             exclude=exclude,
             one_file_system=one_file_system,
             own=_own_files(repository),
             own_devices=_own_devices(),
         )
-        scanner.tick = tick
+        scanner.tick = looking
         scanner.scan(opened, top)
-        state.scanned, state.total_files, state.total_bytes = True, nodes.work_files, nodes.work_bytes
-        tick()
         for result in ordered_map(reader.run, reader.tasks(nodes.work()), threads, ahead):
             if isinstance(result, Hashed):
                 reads = _large(reader, writer, result)
-                state.bytes += sum(length for length, _ in result.runs)
+                read_bytes += sum(length for length, _ in result.runs)
             else:
                 reads = result
-                state.bytes += sum(read.size for read in reads)
-            _store(writer, nodes, report, opened, reads)
-            state.files += len(reads)
-            tick()
+                read_bytes += sum(read.size for read in reads)
+            _store(writer, nodes, findings, opened, reads)
+            read_files += len(reads)
+            progress(Done("reading", read_files, read_bytes, nodes.work_files, nodes.work_bytes))
+        progress(Done("making trees", read_files, read_bytes))
         built = build(
             nodes,
             {source.name: source.path for source in opened},
@@ -189,8 +173,8 @@ def ingest(
                 name,
                 built,
                 spec,
-                (report.users, report.groups),
-                bool(report.problems),
+                (findings.users, findings.groups),
+                bool(findings.problems),
                 written,
                 began_at,
             )
@@ -204,15 +188,15 @@ def ingest(
             new=new,
             named=named,
             files=nodes.files,
-            bytes=nodes.bytes,
+            size=nodes.bytes,
             read_files=nodes.work_files,
             read_bytes=nodes.work_bytes,
             new_bytes=written.plain_bytes,
             deduplicated_bytes=written.known_bytes,
             stored_bytes=written.stored_bytes,
             seconds=time.monotonic() - clock,
-            problems=report.problems,
-            left_out=report.left_out,
+            problems=findings.problems,
+            left_out=findings.left_out,
         )
 
 
@@ -261,7 +245,7 @@ def _large(reader: Reader, writer: Writer, hashed: Hashed) -> list[Read]:
     return [] if hashed.window.end is None else [reader.finish(hashed.window)]
 
 
-def _store(writer: Writer, nodes: Nodes, report: Report, sources: Sequence[Source], reads: Sequence[Read]) -> None:
+def _store(writer: Writer, nodes: Nodes, findings: Findings, sources: Sequence[Source], reads: Sequence[Read]) -> None:
     unknown = writer.unknown([chunk.name for read in reads for chunk in read.chunks])
     for read in reads:
         for name_class, name, plain in read.chunks:
@@ -270,17 +254,18 @@ def _store(writer: Writer, nodes: Nodes, report: Report, sources: Sequence[Sourc
             nodes.found(read.work.id, read.entry, read.size)
         if read.problem is not None:
             path = b"/".join((sources[read.work.source].base, read.work.directory + read.work.name))
-            report.problems.append((path, read.problem))
+            findings.problems.append((path, read.problem))
 
 
 @contextlib.contextmanager
-def _kept(writer: Writer):  # type: ignore[no-untyped-def]
+def kept(writer: Writer, dry_run: bool) -> Iterator[None]:
     """When an ingest is interrupted, publish what was stored, so that the next one need not store it again."""
     try:
         yield
     except BaseException:
-        with contextlib.suppress(Exception):
-            writer.finish()
+        if not dry_run:
+            with contextlib.suppress(Exception):
+                writer.finish()
         raise
 
 

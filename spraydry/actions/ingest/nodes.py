@@ -146,10 +146,10 @@ class Nodes:
     def entry(self, id: int) -> bytes | None:
         """A file's entry, whether it was known or read."""
         rows = self._database.execute(
-            "SELECT coalesce(node.entry, found.entry) FROM node LEFT JOIN found ON found.id = node.id WHERE node.id = ?",
+            "SELECT coalesce(node.entry, found.entry) FROM node LEFT JOIN found USING(id) WHERE node.id = ?",
             (id,),
         ).fetchall()
-        return rows[0][0] if rows else None
+        return rows[0][0] if rows and isinstance(rows[0][0], bytes) else None
 
     def preorder(self) -> Iterator[tuple[Node, bytes | None, int]]:
         """Every node, with the entry and size that reading it gave, if it was read."""

@@ -20,7 +20,7 @@ _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass
-class Report:
+class Findings:
     """What an ingest has to say besides its numbers; paths are as a user would write them."""
 
     problems: list[tuple[bytes, str]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class _Directory:
 
 
 class Scanner:
-    """Walks with directory descriptors, never by long paths, so depth and PATH_MAX do not matter and no symlink is followed.
+    """Walks with directory descriptors, never by long paths: PATH_MAX does not matter, and no symlink is followed.
 
     For one thread. `keep(plain)` stores the bytes of attributes too large for an entry and gives their digest.
     """
@@ -68,7 +68,7 @@ class Scanner:
         self,
         nodes: Nodes,
         cache: ScanCache,
-        report: Report,
+        findings: Findings,
         keep: Callable[[bytes], bytes],
         *,
         exclude: Sequence[str] = (),
@@ -79,7 +79,7 @@ class Scanner:
         """`own` are the (device, inode) of spraydry's own files and folders, `own_devices` those of its mounts."""
         self._nodes = nodes
         self._cache = cache
-        self._report = report
+        self._findings = findings
         self._keep = keep
         self._exclude = Ignore(b"", exclude, None) if exclude else None
         self._one_file_system = one_file_system
@@ -146,8 +146,8 @@ class Scanner:
             False,
         )
         self._nodes.add(node)
-        self._report.users.add(status.st_uid)
-        self._report.groups.add(status.st_gid)
+        self._findings.users.add(status.st_uid)
+        self._findings.groups.add(status.st_gid)
         return _Directory(
             fd, path, below, node, iter(names), entry, cached, next(cached, None), ignore, same, source, prefix
         )
@@ -202,7 +202,7 @@ class Scanner:
                 self._unread_directory(here, name, status)
                 continue
             if self._one_file_system and status.st_dev != device:
-                self._report.left_out.append((path, "another file system"))
+                self._findings.left_out.append((path, "another file system"))
                 here.same = False
                 self._unread_directory(here, name, status)
                 os.close(fd)
@@ -278,8 +278,8 @@ class Scanner:
         nodes.bytes += size
         if not nodes.files & 1023:
             self.tick()
-        self._report.users.add(status.st_uid)
-        self._report.groups.add(status.st_gid)
+        self._findings.users.add(status.st_uid)
+        self._findings.groups.add(status.st_gid)
         hardlinked = status.st_nlink > 1
         known = entry is not None
         first = not hardlinked or nodes.first_of(device, inode, id, prefix + below + name)
@@ -290,7 +290,7 @@ class Scanner:
                 try:
                     entry = self._special(fd, name, kind, status)
                 except OSError as error:
-                    self._report.problems.append((path + b"/" + name, error.strerror or str(error)))
+                    self._findings.problems.append((path + b"/" + name, error.strerror or str(error)))
         nodes.add(
             Node(
                 id,
@@ -344,10 +344,10 @@ class Scanner:
         if here.ignore is not None and here.ignore.excludes(here.below + name, is_directory):
             return True
         if (status.st_dev, status.st_ino) in self._own:
-            self._report.left_out.append((here.path + b"/" + name, "spraydry's own"))
+            self._findings.left_out.append((here.path + b"/" + name, "spraydry's own"))
             return True
         if status.st_dev != here.node.device and status.st_dev in self._own_devices:
-            self._report.left_out.append((here.path + b"/" + name, "a spraydry mount"))
+            self._findings.left_out.append((here.path + b"/" + name, "a spraydry mount"))
             return True
         return False
 
@@ -357,7 +357,7 @@ class Scanner:
                 lines = os.fsdecode(file.read(1 << 20)).splitlines()
             return Ignore(below, lines, above)
         except (OSError, ValueError) as error:
-            self._report.problems.append((path + b"/" + IGNORE_FILE, f"its patterns cannot be read: {error}"))
+            self._findings.problems.append((path + b"/" + IGNORE_FILE, f"its patterns cannot be read: {error}"))
             return above
 
     def _xattrs(self, xattrs: Xattrs) -> Xattrs | bytes:
@@ -365,7 +365,7 @@ class Scanner:
         return xattrs if plain is None else self._keep(plain)
 
     def _problem(self, here: _Directory, name: bytes, error: OSError) -> None:
-        self._report.problems.append((here.path + b"/" + name, error.strerror or str(error)))
+        self._findings.problems.append((here.path + b"/" + name, error.strerror or str(error)))
 
 
 def cached_directory(node: Node, entry: bytes, rows: Sequence[Cached]) -> CachedDirectory:
