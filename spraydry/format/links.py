@@ -115,8 +115,8 @@ def _decode(plain: bytes) -> _Links | _Index:
 
 
 class Links:
-    """Reads a links list; pages come from `read` (digest -> verified plain bytes). Keeps nothing, raises CorruptData."""
     """Reads a links list; pages come from `read` (digest -> verified plain bytes). Keeps none; raises CorruptData."""
+
     def __init__(self, name: bytes | None, read: Callable[[bytes], bytes]) -> None:
         self.name = name
         self._read = read

@@ -128,9 +128,12 @@ class Catalog:
     # -- writing
 
     def add_run(self, name: str, frames: Sequence[FrameInfo], rows: Iterable[Row], verified: bool) -> None:
-        """Take in a run. `verified`: this process encoded or decoded its frames, so they count for deduplication."""
+        """Take in a run. `verified`: this process encoded or decoded its frames, so they count for deduplication.
+
+        What was said of a frame unverified is replaced by what is said verified, never the other way round.
+        """
         with self.database.transaction() as connection:
-            ids = []
+            ids: list[int | None] = []
             for frame in frames:
                 if verified:
                     # What was said of it unverified may be wrong: under its new id only these rows count.
@@ -139,8 +142,14 @@ class Catalog:
                     f"INSERT INTO frame({_INFO}, verified) VALUES(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(name) DO NOTHING",
                     (*_fields(frame), int(verified)),
                 )
-                ids.append(next(connection.execute("SELECT id FROM frame WHERE name = ?", (frame.name,)))[0])
-            packed = [(row.digest, ids[row.frame], row.offset, row.length) for row in rows]
+                known, trusted = next(
+                    connection.execute("SELECT id, verified FROM frame WHERE name = ?", (frame.name,))
+                )
+                # Of a verified frame all is known; what another writer says of it must not count as verified.
+                ids.append(None if trusted and not verified else known)
+            packed = [
+                (row.digest, number, row.offset, row.length) for row in rows if (number := ids[row.frame]) is not None
+            ]
             level = 0
             while level < _LEVELS - 1 and len(packed) > _FIRST_LEVEL_ROWS << 3 * level:
                 level += 1
@@ -176,10 +185,6 @@ class Catalog:
         with self.database.transaction() as connection:
             connection.executemany("DELETE FROM run WHERE name = ?", ((run,) for run in gone))
             connection.execute("INSERT OR IGNORE INTO run VALUES(?)", (name,))
-
-    def mark_verified(self, name: bytes) -> None:
-        """A frame was decoded, and each of its chunks had the digest the index says."""
-        self.database.execute("UPDATE frame SET verified = 1 WHERE name = ?", (name,))
 
     def remember(self, key: str, value: bytes) -> None:
         """Keep a small value."""

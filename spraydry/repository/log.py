@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spraydry.errors import CorruptData, RootNotFound, SlotTaken, VersionExists, VersionNotFound
+from spraydry.errors import CorruptData, RootNotFound, SlotTaken, ValueNotFound, VersionExists, VersionNotFound
 from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.version import (
     NO_RECORD,
@@ -59,6 +59,7 @@ class Log:
         self._by_slot: dict[int, Version] = {}
         self._removed: set[int] = set()
         self._condemned: set[bytes] = set()
+        self._revoked: set[int] = set()
         self.dictionaries: dict[str, bytes] = {}
 
     @property
@@ -69,6 +70,8 @@ class Log:
     def read(self) -> int:
         """Take in what was appended since; the newest slot. Raises CorruptData where the chain is broken."""
         with self._lock:
+            if self.digests and not self._still_there():
+                self._forget()
             for stored in self._store.list("log", slot_name(len(self.records))):
                 slot = len(self.records) + 1
                 if stored.name != slot_name(slot):
@@ -81,19 +84,41 @@ class Log:
                 self.digests.append(name)
             return len(self.records)
 
+    def _still_there(self) -> bool:
+        """Whether the newest slot that was read is what the store holds: a batch may have been rolled back."""
+        try:
+            value = self._store.get("log", slot_name(len(self.digests)))
+        except ValueNotFound:
+            return False
+        return value[-DIGEST_BYTES:] == self.digests[-1]
+
+    def _forget(self) -> None:
+        self.records, self.digests = [], []
+        self._roots, self._by_slot, self.dictionaries = {}, {}, {}
+        self._removed, self._condemned, self._revoked = set(), set(), set()
+
+    def _check(self, slot: int, record: AnyRecord) -> None:
+        """Raises CorruptData for a record that cannot follow what is there."""
+        if isinstance(record, VersionRecord | TagRecord) and record.name in self._roots.get(record.root, {}):
+            raise CorruptData(f"log slot {slot} uses the name {record.root}@{record.name} again")
+        if isinstance(record, TagRecord):
+            tagged = self._by_slot.get(record.slot)
+            if tagged is None or tagged.root != record.root:
+                raise CorruptData(f"log slot {slot} names a version which is not there")
+        elif isinstance(record, RemovalRecord) and record.slot not in self._by_slot:
+            raise CorruptData(f"log slot {slot} removes what is no version")
+        elif isinstance(record, RevokeRecord) and not (
+            record.slot < slot and isinstance(self.records[record.slot - 1], RemovalRecord | CondemnRecord)
+        ):
+            raise CorruptData(f"log slot {slot} takes back what cannot be taken back")
+
     def _take(self, slot: int, record: AnyRecord) -> None:
-        if isinstance(record, VersionRecord | TagRecord):
-            if isinstance(record, VersionRecord):
-                version = Version(record.root, record.name, slot, slot, record)
-            else:
-                tagged = self._by_slot.get(record.slot)
-                if tagged is None or tagged.root != record.root:
-                    raise CorruptData(f"log slot {slot} names a version which is not there")
-                version = Version(record.root, record.name, slot, tagged.made_in, tagged.record)
-            named = self._roots.setdefault(record.root, {})
-            if record.name in named:
-                raise CorruptData(f"log slot {slot} uses the name {version} again")
-            named[record.name] = self._by_slot[slot] = version
+        self._check(slot, record)
+        if isinstance(record, VersionRecord):
+            self._name(Version(record.root, record.name, slot, slot, record))
+        elif isinstance(record, TagRecord):
+            tagged = self._by_slot[record.slot]
+            self._name(Version(record.root, record.name, slot, tagged.made_in, tagged.record))
         elif isinstance(record, RemovalRecord):
             self._removed.add(record.slot)
         elif isinstance(record, CondemnRecord):
@@ -101,25 +126,31 @@ class Log:
         elif isinstance(record, DictionariesRecord):
             self.dictionaries = dict(record.adopted)
         elif isinstance(record, RevokeRecord):
-            revoked = self.records[record.slot - 1] if 0 < record.slot < slot else None
-            if isinstance(revoked, RemovalRecord):
-                self._removed.discard(revoked.slot)
-            elif isinstance(revoked, CondemnRecord):
-                self._condemned.difference_update(revoked.frames)
-            else:
-                raise CorruptData(f"log slot {slot} takes back what cannot be taken back")
+            # What two records removed or condemned is back when both were taken back.
+            self._revoked.add(record.slot)
+            standing = [made for at, made in enumerate(self.records, 1) if at not in self._revoked]
+            self._removed = {made.slot for made in standing if isinstance(made, RemovalRecord)}
+            self._condemned = {name for made in standing if isinstance(made, CondemnRecord) for name in made.frames}
+
+    def _name(self, version: Version) -> None:
+        self._roots.setdefault(version.root, {})[version.name] = self._by_slot[version.slot] = version
 
     def append(self, make: Callable[[bytes, int], AnyRecord]) -> tuple[int, AnyRecord]:
         """Commit the record `make(previous digest, now in ns)` returns; the slot it won, and the record.
 
         Every slot before has been read when `make` is called; it is called again when another writer was faster, and
-        may raise to give up.
+        may raise to give up. Raises CorruptData for a record nobody could read back: one of those would end the log.
         """
         with self._lock:
             for _ in range(_TRIES):
                 slot = self.read() + 1
                 record = make(self.head[1], time.time_ns())
-                if self._store.create("log", slot_name(slot), encode_record(record)):
+                value = encode_record(record)
+                decode_record(value, slot)
+                self._check(slot, record)
+                if record.previous != self.head[1]:
+                    raise CorruptData("a record was made for another slot")
+                if self._store.create("log", slot_name(slot), value):
                     self.read()
                     return slot, record
         raise SlotTaken("other writers were faster a hundred times; try again")
@@ -128,11 +159,11 @@ class Log:
 
     def roots(self) -> list[str]:
         """The names of the roots that have versions, sorted."""
-        return sorted(root for root in self._roots if self.versions(root))
+        return sorted(root for root in tuple(self._roots) if self.versions(root))
 
     def versions(self, root: str) -> list[Version]:
         """The versions of a root under all their names, oldest first."""
-        return [version for version in self._roots.get(root, {}).values() if not self._is_removed(version)]
+        return [version for version in tuple(self._roots.get(root, {}).values()) if not self._is_removed(version)]
 
     def _is_removed(self, version: Version) -> bool:
         return version.slot in self._removed

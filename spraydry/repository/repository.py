@@ -37,7 +37,7 @@ from spraydry.repository.cache import FrameCache
 from spraydry.repository.catalog import Catalog
 from spraydry.repository.log import Log, Version
 from spraydry.repository.stream import open_entry
-from spraydry.stores.base import Store, open_store
+from spraydry.stores.base import NAMESPACES, Store, open_store
 from spraydry.stores.sqlite import Database, SqliteStore
 
 CONFIG_FORMAT = 1
@@ -71,6 +71,7 @@ class Repository:
         self._pages_held = 0
         self._pages_lock = threading.Lock()
         self._dictionaries: dict[bytes, frames.Dictionary] = {}
+        self.damaged_runs: dict[str, str] = {}  # name -> what is wrong; what only they name cannot be found
         self.refresh()
 
     # -- opening
@@ -105,25 +106,36 @@ class Repository:
     def _take_runs(self) -> None:
         taken = self.catalog.runs()
         for stored in list(self.store.list("index")):
-            if stored.name not in taken:
-                value = self.store.get("index", stored.name)
-                if digest(value).hex() != stored.name:
-                    raise CorruptData(f"index run {stored.name} is damaged: `spraydry verify --rebuild` makes it anew")
-                infos, rows = decode_run(value)
-                self.catalog.add_run(stored.name, infos, rows, verified=False)
+            if stored.name not in taken and stored.name not in self.damaged_runs:
+                try:
+                    value = self.store.get("index", stored.name)
+                    if digest(value).hex() != stored.name:
+                        raise CorruptData(f"index run {stored.name} is damaged")
+                    infos, rows = decode_run(value)
+                    self.catalog.add_run(stored.name, infos, rows, verified=False)
+                except ValueNotFound:
+                    continue  # merged into another meanwhile
+                except CorruptData as error:  # the rest can be read, and rebuild_catalog does without it
+                    self.damaged_runs[stored.name] = str(error)
 
     def rebuild_catalog(self) -> int:
         """Make the catalog anew from what the store holds; the number of frames found.
 
-        Reads every frame once, decoding it: the time is that of `verify`. Frames that are damaged are left out.
+        Reads every frame once, decoding it: the time is that of `verify`. Of frames that are damaged or gone it knows
+        what the index runs say, so that an error can name them; nothing is deduplicated against them.
         """
         with self.batch():
             self.catalog.clear()
+            self.damaged_runs.clear()
+            self._take_runs()
             count = 0
             for stored in self.store.list("frames"):
-                name = bytes.fromhex(stored.name)
+                value = self.store.get("frames", stored.name)
+                name = digest(value)
+                if name.hex() != stored.name:
+                    continue
                 try:
-                    info, rows, _ = self.decode_frame(name)
+                    info, rows, _ = self._decoded(name, value)
                 except SprayDryError:
                     continue
                 self.catalog.add_run(f"frame-{stored.name}", [info], rows, verified=True)
@@ -193,11 +205,12 @@ class Repository:
         """The plain bytes of a chunk, verified against its name.
 
         Tries every frame that is known to hold it, looks again once for new ones, and raises ChunkNotFound or
-        ChunkCorrupt, naming chunk and frames, when none gives the right bytes.
+        ChunkCorrupt, naming chunk and frames, when none gives the right bytes; StoreUnavailable when one might later.
         """
         if (chunk := self._frames.get(name)) is not None:
             return chunk
         tried: dict[bytes, str] = {}
+        waiting: SprayDryError | None = None
         for attempt in range(2):
             if attempt:
                 self._look_again()
@@ -208,6 +221,7 @@ class Repository:
                     info, rows, plain = self.decode_frame(place.frame)
                 except SprayDryError as error:
                     tried[place.frame] = str(error)
+                    waiting = error if error.retryable else waiting
                     continue
                 self._frames.add(info.name, plain, [(row.digest, row.offset, row.length) for row in rows])
                 for row in rows:
@@ -216,6 +230,8 @@ class Repository:
                 tried[place.frame] = "it does not hold that chunk"
         if not tried:
             raise ChunkNotFound(f"chunk {name.hex()} is in no frame of {self.url}")
+        if waiting is not None:
+            raise waiting
         reasons = "; ".join(f"frame {found.hex()}: {reason}" for found, reason in tried.items())
         raise ChunkCorrupt(f"chunk {name.hex()} cannot be read: {reasons}")
 
@@ -231,6 +247,9 @@ class Repository:
             stored = self.store.get("frames", name.hex())
         except ValueNotFound:
             raise ValueNotFound(f"frame {name.hex()} is gone") from None
+        return self._decoded(name, stored)
+
+    def _decoded(self, name: bytes, stored: bytes) -> tuple[FrameInfo, list[Row], bytes]:
         head, plain = frames.decode(stored, self.dictionary)
         view = memoryview(plain)
         rows = [
@@ -292,7 +311,7 @@ def _config(store: Store, create: bool) -> Config:
     try:
         value = store.get("config", "config")
     except ValueNotFound:
-        if not create or next(store.list("log"), None) is not None:
+        if not create or any(True for namespace in NAMESPACES for _ in store.list(namespace)):
             raise NotARepository("there is a store, but no spraydry repository in it") from None
         config = Config("spraydry", CONFIG_FORMAT, os.urandom(16), os.urandom(16), 1)
         plain = msgspec.msgpack.encode(config)
@@ -308,6 +327,8 @@ def _config(store: Store, create: bool) -> Config:
         raise NotARepository("there is a store, but no spraydry repository in it")
     if config.format != CONFIG_FORMAT:
         raise FormatTooNew("the repository was written by a newer spraydry: install a current one")
+    if (len(config.repository), len(config.store)) != (16, 16) or msgspec.msgpack.encode(config) != value[:-32]:
+        raise CorruptData("the repository's config is damaged")
     return config
 
 

@@ -30,7 +30,8 @@ class Store(ABC):
 
     Namespaces are NAMESPACES, names lower-case ASCII (check_key). A value is there whole or not at all, and what a
     method wrote is durable when it returns (inside `batch()`: when that ends). Errors are StoreError and its subclasses
-    only; nothing a backend's library raises gets out.
+    and CorruptData only; nothing a backend's library raises gets out. ValueError is for a caller's mistake: a key or
+    range that cannot be.
     """
 
     read_only: bool = False
@@ -83,6 +84,18 @@ def check_key(namespace: str, name: str) -> None:
     """Raises ValueError for a namespace or name no store takes."""
     if namespace not in NAMESPACES or not _NAME.fullmatch(name):
         raise ValueError(f"not a key: {namespace}/{name!r}")
+
+
+def check_namespace(namespace: str) -> None:
+    """Raises ValueError for a namespace no store has."""
+    if namespace not in NAMESPACES:
+        raise ValueError(f"not a namespace: {namespace!r}")
+
+
+def check_range(start: int, length: int | None) -> None:
+    """Raises ValueError for a range that does not go forwards from within or behind a value's start."""
+    if start < 0 or (length is not None and length < 0):
+        raise ValueError(f"not a range: {length} bytes from {start}")
 
 
 def open_store(url: str, *, create: bool = False, read_only: bool = False) -> Store:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 
-from spraydry.errors import StoreNotFound, StoreReadOnly, ValueNotFound
-from spraydry.stores.base import Store, Stored, check_key
+from spraydry.errors import StoreError, StoreNotFound, StoreReadOnly, ValueNotFound
+from spraydry.stores.base import Store, Stored, check_key, check_namespace, check_range
 
 _named: dict[str, dict[tuple[str, str], bytes]] = {}
 _lock = threading.Lock()
@@ -18,9 +18,12 @@ class MemoryStore(Store):
     def __init__(self, values: dict[tuple[str, str], bytes] | None = None, read_only: bool = False) -> None:
         self._values = {} if values is None else values
         self.read_only = read_only
+        self._closed = False
 
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
+        self._usable()
         check_key(namespace, name)
+        check_range(start, length)
         try:
             value = self._values[namespace, name]
         except KeyError:
@@ -36,28 +39,41 @@ class MemoryStore(Store):
     def create(self, namespace: str, name: str, value: bytes) -> bool:
         self._writable()
         check_key(namespace, name)
-        value = bytes(value)
-        return self._values.setdefault((namespace, name), value) is value
+        with _lock:
+            if (namespace, name) in self._values:
+                return False
+            self._values[namespace, name] = bytes(value)
+            return True
 
     def delete(self, namespace: str, names: Iterable[str]) -> None:
         self._writable()
         for name in names:
+            check_key(namespace, name)
             self._values.pop((namespace, name), None)
 
     def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        self._usable()
+        check_namespace(namespace)
         for key in sorted(key for key in tuple(self._values) if key[0] == namespace and key[1] > after):
             value = self._values.get(key)
             if value is not None:
                 yield Stored(key[1], len(value))
 
     def size(self, namespace: str, name: str) -> int | None:
+        self._usable()
+        check_key(namespace, name)
         value = self._values.get((namespace, name))
         return None if value is None else len(value)
 
     def close(self) -> None:
-        pass
+        self._closed = True
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise StoreError("the repository in memory was closed")
 
     def _writable(self) -> None:
+        self._usable()
         if self.read_only:
             raise StoreReadOnly("the repository was opened for reading only")
 

@@ -1,10 +1,11 @@
-"""SQLite files: the Database that owns the connections to one, and the default store inside one. Layout: FORMAT.md §8."""
+"""SQLite files: the Database that owns the connections to one, and the default store in one. Layout: FORMAT.md §8."""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from spraydry.errors import (
     StoreUnavailable,
     ValueNotFound,
 )
-from spraydry.stores.base import Store, Stored, check_key
+from spraydry.stores.base import Store, Stored, check_key, check_namespace, check_range
 
 APPLICATION_ID = 0x53447279  # "SDry"
 FORMAT = 1
@@ -35,8 +36,10 @@ CREATE TABLE value(id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NO
                    UNIQUE(namespace, name)) STRICT;
 """
 
-# WAL needs shared memory between its users, which network file systems do not give.
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"}
+# WAL needs shared memory between its users, which network file systems do not give, nor most of what FUSE serves.
+_NETWORK = {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "ceph", "afs", "lustre", "gpfs", "beegfs", "virtiofs"}
+
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how blanks and backslashes in mount points are written
 
 Row = tuple[Any, ...]
 
@@ -62,26 +65,25 @@ def _translated(path: str) -> Iterator[None]:
         raise StoreError(f"{path} cannot be read or written: {error}") from None
     except (apsw.Error, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
-    except MemoryError:
-        raise CorruptData(f"{path} is damaged: a value claims an impossible size") from None
 
 
 class Database:
-    """One SQLite file: a connection for reading per thread, and one for writing which threads take in turn.
+    """One SQLite file: connections for reading, as many as threads read at once, and one for writing, taken in turn.
 
-    All methods block; threads may share it. It must not be carried over a fork. `schema` (CREATE statements) is what the
-    file must hold, beside what `extend` adds; a trigger or view in it is refused.
+    All methods block; threads may share it. It must not be carried over a fork. `schema` (CREATE statements) is what
+    the file must hold, beside what `extend` adds; a trigger or view in it is refused.
     """
 
     def __init__(self, path: str, schema: str, *, create: bool = False, read_only: bool = False) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.realpath(path)
         self.read_only = read_only
         self._lock = threading.RLock()
         self._depth = 0
         self._local = threading.local()
-        self._readers: list[apsw.Connection] = []
+        self._readers: list[apsw.Connection] = []  # those no thread uses at the moment
         self._writer: apsw.Connection | None = None
         self._immutable = False
+        self._closed = False
         if not os.path.exists(self.path):
             if not create:
                 raise StoreNotFound(f"there is no repository at {path}: `spraydry ingest DIR` makes one")
@@ -90,21 +92,26 @@ class Database:
             raise NotARepository(f"{path} is not a spraydry repository: it is not a file")
         if not read_only and not os.access(self.path, os.W_OK):
             self.read_only = True
-        with _translated(self.path):
-            self._open(schema)
+        try:
+            with _translated(self.path):
+                self._open(schema, create)
+        except BaseException:
+            self.close()
+            raise
 
-    def _open(self, schema: str) -> None:
+    def _open(self, schema: str, create: bool) -> None:
         if self.read_only:
             self._immutable = not os.path.exists(self.path + "-wal") and not os.access(
                 os.path.dirname(self.path), os.W_OK
             )
-            connection = self._reader()
+            connection = self._connect(apsw.SQLITE_OPEN_READONLY)
+            self._readers.append(connection)
         else:
             connection = self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE)
         (application,), (version,) = (
             next(connection.execute(f"PRAGMA {name}")) for name in ("application_id", "user_version")
         )
-        if application == 0 and not self.read_only and not connection.execute("SELECT 1 FROM sqlite_schema").fetchall():
+        if create and not self.read_only and application == 0 and _is_empty(connection):
             self._initialise(connection, schema)
         elif application != APPLICATION_ID:
             raise NotARepository(f"{self.path} is not a spraydry repository")
@@ -116,7 +123,7 @@ class Database:
             connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
 
     def _connect(self, flags: int) -> apsw.Connection:
-        uri = "file:" + quote(self.path) + ("?immutable=1" if self._immutable else "")
+        uri = "file:" + quote(os.fsencode(self.path)) + ("?immutable=1" if self._immutable else "")
         connection = apsw.Connection(uri, flags | apsw.SQLITE_OPEN_URI)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -126,16 +133,19 @@ class Database:
         return connection
 
     def _journal_mode(self) -> str:
-        return "truncate" if _file_system(self.path) in _NETWORK else "wal"
+        kind = _file_system(self.path)
+        return "truncate" if kind in _NETWORK or kind.startswith("fuse.") else "wal"
 
     def _initialise(self, connection: apsw.Connection, schema: str) -> None:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
         connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
-        with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if _is_empty(connection):  # otherwise another process was faster
             connection.execute(schema)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
 
     @staticmethod
     def _schema_of(connection: apsw.Connection) -> set[str]:
@@ -150,32 +160,46 @@ class Database:
     def extend(self, schema: str) -> bool:
         """Make the tables of `schema` unless they are there; False where they are missing and cannot be made."""
         wanted = _statements(schema)
-        with _translated(self.path):
-            found = self._schema_of(self._writer or self._reader())
+        with _translated(self.path), self._reading() as connection:
+            found = self._schema_of(connection)
         if not found & wanted:
             if self.read_only:
                 return False
             with self.transaction() as connection:
-                connection.execute(schema)
+                if not self._schema_of(connection) & wanted:  # otherwise another process was faster
+                    connection.execute(schema)
         elif not found >= wanted:
             raise CorruptData(f"{self.path} is damaged: its tables are not those of a spraydry repository")
         return True
 
-    def _reader(self) -> apsw.Connection:
-        connection: apsw.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect(apsw.SQLITE_OPEN_READONLY)
-            with self._lock:
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        """A connection for this thread alone. They are handed on, because threads come and go."""
+        if self._closed:
+            raise StoreError(f"{self.path} was closed")
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._connect(apsw.SQLITE_OPEN_READONLY)
+        try:
+            yield connection
+        finally:
+            if self._closed:
+                connection.close(True)
+            else:
                 self._readers.append(connection)
-        return connection
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         """All rows of a query: inside a transaction of this thread as that sees them, else as last committed."""
         with _translated(self.path):
-            if self._depth and getattr(self._local, "writing", False):
-                assert self._writer is not None
-                return self._writer.execute(sql, tuple(values)).fetchall()
-            return self._reader().execute(sql, tuple(values)).fetchall()
+            try:
+                if self._depth and getattr(self._local, "writing", False):
+                    assert self._writer is not None
+                    return self._writer.execute(sql, tuple(values)).fetchall()
+                with self._reading() as connection:
+                    return connection.execute(sql, tuple(values)).fetchall()
+            except MemoryError:
+                raise CorruptData(f"{self.path} is damaged: a value claims an impossible size") from None
 
     def execute(self, sql: str, values: Iterable[Any] = ()) -> int:
         """One statement that writes, in a transaction; the number of rows it changed."""
@@ -183,7 +207,7 @@ class Database:
             connection.execute(sql, tuple(values))
             return connection.changes()
 
-    def execute_many(self, sql: str, rows: Iterable[Iterable[Any]]) -> None:
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """One statement for many rows, in a transaction."""
         with self.transaction() as connection:
             connection.executemany(sql, rows)
@@ -192,10 +216,14 @@ class Database:
     def transaction(self) -> Iterator[apsw.Connection]:
         """A write transaction, durable when it ends; inside another one of the same thread it is part of that."""
         with self._lock:
+            if self._closed:
+                raise StoreError(f"{self.path} was closed")
             if self._writer is None:
                 raise StoreReadOnly(f"{self.path} cannot be written (permissions, or a read-only medium)")
             with _translated(self.path):
                 if self._depth == 0:
+                    if self._writer.in_transaction:  # a signal's exception came between a BEGIN and what follows it
+                        self._writer.execute("ROLLBACK")
                     self._writer.execute("BEGIN IMMEDIATE")
                     self._local.writing = True
                 self._depth += 1
@@ -229,6 +257,7 @@ class Database:
     def close(self) -> None:
         """Close every connection; the last one to close a file folds its write-ahead log in."""
         with self._lock:
+            self._closed = True
             for connection in [*self._readers, *([self._writer] if self._writer else [])]:
                 try:
                     connection.close(True)
@@ -257,6 +286,7 @@ class SqliteStore(Store):
 
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
         check_key(namespace, name)
+        check_range(start, length)
         column = "value" if start == 0 and length is None else "substr(value, ?3, ?4)"
         values: list[Any] = [namespace, name]
         if column != "value":
@@ -285,11 +315,13 @@ class SqliteStore(Store):
         return self.database.execute(sql, (namespace, name, value)) == 1
 
     def delete(self, namespace: str, names: Iterable[str]) -> None:
-        self.database.execute_many(
-            "DELETE FROM value WHERE namespace = ? AND name = ?", ((namespace, name) for name in names)
-        )
+        with self.database.transaction() as connection:
+            for name in names:
+                check_key(namespace, name)
+                connection.execute("DELETE FROM value WHERE namespace = ? AND name = ?", (namespace, name))
 
     def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        check_namespace(namespace)
         while True:
             rows = self.database.rows(
                 "SELECT name, length(value) FROM value WHERE namespace = ? AND name > ? ORDER BY name LIMIT 1000",
@@ -304,13 +336,14 @@ class SqliteStore(Store):
             after = rows[-1][0]
 
     def size(self, namespace: str, name: str) -> int | None:
+        check_key(namespace, name)
         rows = self.database.rows("SELECT length(value) FROM value WHERE namespace = ? AND name = ?", (namespace, name))
         return rows[0][0] if rows else None
 
     @contextmanager
     def batch(self) -> Iterator[object]:
-        with self.database.transaction():
-            yield
+        with self.database.transaction() as connection:
+            yield connection
 
     def settle(self) -> None:
         self.database.checkpoint()
@@ -335,6 +368,10 @@ def _statements(schema: str) -> set[str]:
     return {_folded(statement) for statement in schema.split(";") if statement.strip()}
 
 
+def _is_empty(connection: apsw.Connection) -> bool:
+    return not connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+
+
 def _make_private_file(path: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -356,14 +393,19 @@ def _of_os(error: OSError, path: str) -> SprayDryError:
 
 def _file_system(path: str) -> str:
     """The type of the file system `path` lies on, as /proc/self/mounts names it; empty where that is unknown."""
-    best, kind = "", ""
     try:
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                _, point, found = line.split(" ", 3)[:3]
-                inside = path == point or path.startswith(point.rstrip("/") + "/")
-                if inside and len(point) >= len(best):
-                    best, kind = point, found
+            return _type_in(mounts, path)
     except (OSError, ValueError):
-        pass
+        return ""
+
+
+def _type_in(mounts: Iterable[str], path: str) -> str:
+    best, kind = "", ""
+    for line in mounts:
+        _, point, found = line.split(" ", 3)[:3]
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), point)
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, found
     return kind
