@@ -1,0 +1,62 @@
+"""`spraydry mount`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def mount(
+    address: str,
+    directory: str | None = None,
+    /,
+    *,
+    foreground: Annotated[bool, Parameter(name=["--foreground", "-f"])] = False,
+    cache: str = "64M",
+    allow_other: bool = False,
+    owner: str | None = None,
+    options: Annotated[str | None, Parameter(name=["--options", "-o"])] = None,
+    engine: Literal["fuse"] = "fuse",
+    log: str | None = None,
+) -> None:
+    """Mount a version, or every version, as a read-only file system.
+
+    `spraydry mount ROOT[@VERSION][:PATH] DIR` mounts one version, or a directory in it. `spraydry mount DIR` shows
+    every root as a folder and every version as a folder in it, with `latest` in each root; versions made later
+    appear by themselves. It returns when the mount answers; a daemon in the background serves it until
+    `spraydry umount DIR`.
+
+    Parameters
+    ----------
+    address
+        What to mount: ROOT, ROOT@VERSION or ROOT@VERSION:PATH; without it, everything.
+    directory
+        Where to mount it: an empty directory.
+    foreground
+        Stay in front, log to the terminal, end with Ctrl-C.
+    cache
+        How many bytes of decoded chunks to keep in memory (default 64M).
+    allow_other
+        Let other users see the mount; files still have their owners and permissions.
+    owner
+        Show everything as owned by UID:GID.
+    options
+        suid, dev or suid,dev: let setuid bits and device nodes take effect. For root only.
+    engine
+        What serves the mount. There is one: fuse.
+    log
+        The daemon's log file (default: spraydry/mount.log in the XDG state directory).
+    """
+    from spraydry.commands.session import repository_url
+    from spraydry.mount import daemon
+    from spraydry.mount.options import parse
+
+    named, point = (None, address) if directory is None else (address, directory)
+    chosen = parse(cache=cache, allow_other=allow_other, owner=owner, flags=options, log=log)
+    if foreground:
+        daemon.serve_in_front(
+            repository_url(), named, point, chosen, lambda: print(f"mounted on {point}; Ctrl-C unmounts", flush=True)
+        )
+    else:
+        daemon.mount(repository_url(), named, point, chosen)

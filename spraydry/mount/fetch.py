@@ -1,0 +1,163 @@
+"""The one place where the mount waits: chunks and pages from memory at once, from the store through a worker thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+import trio
+
+from spraydry.errors import SprayDryError
+from spraydry.format.tree import Page
+from spraydry.repository.repository import Repository
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_THREADS = 4
+_READERS_AHEAD = 2
+
+log = logging.getLogger(__name__)
+
+
+class Missing(Exception):
+    """A chunk is not in memory: `digest` must be loaded before going on."""
+
+    def __init__(self, digest: bytes) -> None:
+        super().__init__(digest.hex())
+        self.digest = digest
+
+
+class _Flight:
+    """A load under way; `frame` is set once it is known which frame it reads."""
+
+    __slots__ = ("done", "frame")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.frame: bytes | None = None
+
+
+class ChunkFetcher:
+    """Chunks for handlers, all of which run in one trio thread.
+
+    `page` and `chunk` never wait: they raise Missing for what is not in memory. `run` calls a function that uses them,
+    loads what it missed, and calls it again until it is done: so what hits never awaits, and code that walks trees
+    stays plain. A load hops into a worker thread once, where it is located, read, decoded and verified. Of several
+    readers of one chunk, or of one frame, one loads and the others wait for it; no worker waits for a worker.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.peek = repository.peek_chunk
+        self._peek_page = repository.peek_page
+        self._loaded: frozenset[bytes] = frozenset()
+        self._flights: dict[bytes, _Flight] = {}
+        self._frames: dict[bytes, _Flight] = {}
+        self._limiter = trio.CapacityLimiter(_THREADS)
+        self._nursery: trio.Nursery | None = None
+        self._ahead = 0
+
+    def read_ahead_in(self, nursery: trio.Nursery) -> None:
+        """Where to run what reads ahead; without it nothing does."""
+        self._nursery = nursery
+
+    # -- for functions called by `run`
+
+    def page(self, name: bytes) -> Page:
+        """A tree page. Raises Missing."""
+        page = self._peek_page(name)
+        if page is None:
+            if self.peek(name) is None and name not in self._loaded:
+                raise Missing(name)
+            page = self.repository.page(name)
+        return page
+
+    def chunk(self, digest: bytes) -> memoryview:
+        """A chunk. Raises Missing."""
+        chunk = self.peek(digest)
+        if chunk is None:
+            if digest not in self._loaded:
+                raise Missing(digest)
+            chunk = self.repository.read_chunk(digest)  # evicted since it was loaded: rare, and progress is certain
+        return chunk
+
+    # -- for handlers
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function`, which must have no effect before its last use of `page` or `chunk`, as often as it takes."""
+        try:
+            return function(*args, **kwargs)
+        except Missing as missing:
+            digest = missing.digest
+        loaded: frozenset[bytes] = frozenset()
+        while True:
+            await self.get(digest)
+            loaded |= {digest}
+            self._loaded = loaded
+            try:
+                return function(*args, **kwargs)
+            except Missing as missing:
+                digest = missing.digest
+            finally:
+                self._loaded = frozenset()
+
+    async def get(self, digest: bytes) -> memoryview:
+        """A chunk, loaded if need be. Raises what Repository.read_chunk raises."""
+        while True:
+            chunk = self.peek(digest)
+            if chunk is not None:
+                return chunk
+            flight = self._flights.get(digest)
+            if flight is not None:
+                await flight.done.wait()
+                continue
+            flight = self._flights[digest] = _Flight()
+            try:
+                loaded = await trio.to_thread.run_sync(
+                    self._load, digest, flight, limiter=self._limiter, abandon_on_cancel=True
+                )
+            finally:
+                del self._flights[digest]
+                if flight.frame is not None and self._frames.get(flight.frame) is flight:
+                    del self._frames[flight.frame]
+                flight.done.set()
+            if isinstance(loaded, memoryview):
+                return loaded
+            await loaded.done.wait()
+
+    def _load(self, digest: bytes, flight: _Flight) -> memoryview | _Flight:
+        """In a worker thread: the chunk, or the flight that is loading the frame it lies in."""
+        chunk = self.peek(digest)
+        if chunk is not None:
+            return chunk
+        places = self.repository.catalog.locate(digest)
+        if places:
+            other = self._frames.setdefault(places[0].frame, flight)  # atomic under the GIL
+            if other is not flight:
+                return other
+            flight.frame = places[0].frame
+        return self.repository.read_chunk(digest)
+
+    async def hop(self, function: Callable[[], T]) -> T:
+        """Run something that blocks in a worker thread."""
+        return await trio.to_thread.run_sync(function, limiter=self._limiter, abandon_on_cancel=True)
+
+    def ahead(self, digests: Iterable[bytes]) -> None:
+        """Load chunks that will be wanted soon, one after another, unless enough is being read ahead already."""
+        wanted = [digest for digest in digests if self.peek(digest) is None]
+        if wanted and self._nursery is not None and self._ahead < _READERS_AHEAD:
+            self._ahead += 1
+            self._nursery.start_soon(self._read_ahead, wanted)
+
+    async def _read_ahead(self, digests: list[bytes]) -> None:
+        try:
+            for digest in digests:
+                await self.get(digest)
+        except SprayDryError as error:
+            log.debug("read-ahead: %s", error)  # whoever needs the chunk meets the error and reports it
+        except Exception:
+            log.exception("read-ahead failed")
+        finally:
+            self._ahead -= 1
