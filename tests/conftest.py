@@ -1,0 +1,48 @@
+"""Fixtures shared by all tests; small on purpose."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from spraydry.repository.repository import Repository
+
+# The same examples every time; `HYPOTHESIS_PROFILE=search` looks for new ones, longer.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or leaves anything in the user's folders."""
+    base = tmp_path_factory.mktemp("xdg")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(base / "data"))
+    monkeypatch.delenv("SPRAYDRY_REPO", raising=False)
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Seeded, the same in every run."""
+    return random.Random(20260101)
+
+
+@pytest.fixture
+def repository_path(tmp_path: Path) -> str:
+    """Where a test's repository goes; nothing is there yet."""
+    return str(tmp_path / "repository.sqlite")
+
+
+@pytest.fixture
+def repository(repository_path: str) -> Iterator[Repository]:
+    """A new, empty repository in one SQLite file."""
+    with Repository.open(repository_path, create=True) as opened:
+        yield opened

@@ -1,0 +1,1 @@
+"""Tests of what is stored: pure modules, hostile bytes, golden files."""
