@@ -164,7 +164,7 @@ def header(stored: Buffer) -> Header:
     raw_inner = view[_OUTER.size : encoded_at]
     try:
         inner = _inner_decoder.decode(raw_inner)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FrameCorrupt(f"a frame's inner header does not parse: {error}") from None
     plain_bytes = sum(inner.lengths)
     if (

@@ -56,7 +56,7 @@ def decode_run(value: bytes) -> tuple[tuple[FrameInfo, ...], Iterator[Row]]:
         at = _HEADER.size + table_bytes
         table = memoryview(value)[_HEADER.size : at]
         frames = _frames_decoder.decode(table)
-    except (struct.error, msgspec.MsgspecError) as error:
+    except (struct.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"an index run does not parse: {error}") from None
     if (
         (magic, version, zeros) != (_MAGIC, 1, bytes(3))

@@ -107,7 +107,7 @@ def decode_record(value: bytes, slot: int) -> tuple[AnyRecord, bytes]:
         raise CorruptData(f"log slot {slot} is damaged")
     try:
         record = _decoder.decode(plain)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         if _is_newer(plain):
             raise FormatTooNew(f"log slot {slot} was written by a newer spraydry: install a current one") from None
         raise CorruptData(f"log slot {slot} does not parse: {error}") from None

@@ -321,7 +321,7 @@ def _config(store: Store, create: bool) -> Config:
         raise CorruptData("the repository's config is damaged")
     try:
         config = msgspec.msgpack.decode(value[:-32], type=Config)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise FormatTooNew("the repository was written by a newer spraydry: install a current one") from None
     if config.magic != "spraydry":
         raise NotARepository("there is a store, but no spraydry repository in it")
