@@ -129,9 +129,14 @@ class Nodes:
         yield from self._database.execute("SELECT path, count FROM link WHERE count > 1")
 
     def work(self) -> Iterator[Work]:
-        """The files to be read: by class, so that like is compressed with like, then by name and path."""
+        """The files to be read, ordered so that like is compressed with like: by class, name, size and path.
+
+        Files of one name and nearly one size are mostly versions of one another. Measured on 14 versions of a source
+        tree (604 MB, frames of 1 MiB): 22.5 MB; without the size 28.6; by directory first 46.4.
+        """
         self._flush()
-        yield from map(Work._make, self._database.execute("SELECT * FROM work ORDER BY class, name, source, directory"))
+        order = "class, name, size, source, directory"
+        yield from map(Work._make, self._database.execute(f"SELECT * FROM work ORDER BY {order}"))
 
     def found(self, id: int, entry: bytes, size: int) -> None:
         """The entry of a file that was read. One that could not be read gets none, and is left out."""
