@@ -4,14 +4,54 @@ from __future__ import annotations
 
 
 def info(*, json: bool = False) -> None:
-    """Show what a repository holds and what it takes.
+    """Show what a repository holds and what that takes.
+
+    Examples:
+        spraydry info
+        spraydry info --repo /backup/photos.sqlite --json
 
     Parameters
     ----------
     json
         Print one JSON document.
     """
+    from spraydry.actions.info import info as action
+    from spraydry.commands import terminal
     from spraydry.commands.session import open_repository
 
     with open_repository() as repository:
-        print(repository.url)
+        found = action(repository)
+    if json:
+        terminal.print_json(found)
+        return
+    taken = found.file_bytes if found.file_bytes is not None else found.stored_bytes
+    times = f" ({found.logical_bytes / taken:.1f} times as much)" if taken and found.logical_bytes else ""
+    rows = [
+        ("repository", terminal.printable(found.url)),
+        ("id", found.repository),
+        ("holds", f"{terminal.plural(len(found.roots), 'root')}, {terminal.plural(found.versions, 'version')}"),
+        ("all versions", f"{terminal.size(found.logical_bytes)}{times}"),
+        ("deduplicated", f"{terminal.size(found.plain_bytes)} in {terminal.plural(found.chunks, 'chunk')}"),
+        ("compressed", f"{terminal.size(found.stored_bytes)} in {terminal.plural(found.frames, 'frame')}"),
+    ]
+    if found.file_bytes is not None:
+        rows.append(("file", terminal.size(found.file_bytes)))
+    for name, value in rows:
+        terminal.line(f"{name + ':':<14}{value}")
+    if found.classes:
+        terminal.line()
+        terminal.table(
+            ("class", "dictionary", "frames", "plain", "stored", "ratio"),
+            (
+                (
+                    usage.frame_class,
+                    usage.dictionary[:12] if usage.dictionary else "-",
+                    f"{usage.frames:,}",
+                    terminal.size(usage.plain_bytes),
+                    terminal.size(usage.stored_bytes),
+                    f"{usage.plain_bytes / usage.stored_bytes:.2f}" if usage.stored_bytes else "-",
+                )
+                for usage in found.classes
+            ),
+            right=(2, 3, 4, 5),
+        )

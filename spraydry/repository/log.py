@@ -191,6 +191,12 @@ class Log:
             f"{root!r} has no version {name!r}{gone}{_near(name or '', [version.name for version in versions])}"
         )
 
+    def named_in(self, slot: int) -> Version:
+        """The version or tag made in a slot, removed or not. Raises VersionNotFound."""
+        if slot not in self._by_slot:
+            raise VersionNotFound(f"log slot {slot} names no version")
+        return self._by_slot[slot]
+
     def check_unused(self, root: str, name: str) -> None:
         """Raises VersionExists when the name was ever used in this root."""
         if version := self._roots.get(root, {}).get(name):

@@ -24,13 +24,14 @@ from spraydry.errors import (
     NotARepository,
     SprayDryError,
     StoreReadOnly,
+    UsageError,
     ValueNotFound,
 )
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.links import Links
 from spraydry.format.run import FrameInfo, Row, decode_run
-from spraydry.format.tree import Page, Subtree, Tree
+from spraydry.format.tree import FILE, Page, Subtree, Tree
 from spraydry.repository import address as addresses
 from spraydry.repository.address import Found
 from spraydry.repository.cache import FrameCache
@@ -193,6 +194,8 @@ class Repository:
     def open_file(self, what: str | Found) -> io.BufferedReader:
         """A seekable binary stream over a regular file; what it gives was verified. Raises UsageError for others."""
         found = self.resolve(what) if isinstance(what, str) else what
+        if found.entry.kind != FILE:
+            raise UsageError(f"{what if isinstance(what, str) else os.fsdecode(found.path)} is not a regular file")
         return open_entry(found.entry, self.read_chunk)
 
     # -- chunks

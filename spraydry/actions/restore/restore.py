@@ -231,7 +231,8 @@ class _Restore:
             )
         finally:
             os.close(fd)
-        self.result.bytes += entry.size
+        if entry.kind == FILE:
+            self.result.bytes += entry.size
 
     def _make(self, entry: Entry, name: bytes, parts: Parts | None) -> None:
         at = self.place.fd

@@ -1,0 +1,96 @@
+"""What a repository holds and what it takes, in numbers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from spraydry.repository.repository import Repository
+
+
+@dataclass(frozen=True)
+class ClassUsage:
+    """The frames of one class with one dictionary (hex digest, or None)."""
+
+    frame_class: str
+    dictionary: str | None
+    frames: int
+    plain_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class RootUsage:
+    """A root: its newest version, and that one's totals."""
+
+    root: str
+    newest: str
+    versions: int
+    made_ns: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Info:
+    """`logical_bytes` is what all versions would take side by side, `plain_bytes` what was left after deduplication,
+    `stored_bytes` what that is in frames; `file_bytes` the size of the local file, if there is one."""
+
+    url: str
+    repository: str
+    slots: int
+    roots: list[RootUsage]
+    versions: int
+    logical_bytes: int
+    chunks: int
+    frames: int
+    plain_bytes: int
+    stored_bytes: int
+    file_bytes: int | None
+    classes: list[ClassUsage]
+
+
+def info(repository: Repository) -> Info:
+    """Sum up a repository from its log and catalog; reads no frame."""
+    log = repository.log
+    roots = []
+    logical, count = 0, 0
+    for root in log.roots():
+        versions = {version.made_in: version for version in log.versions(root)}
+        logical += sum(version.record.entry.totals.size for version in versions.values())
+        count += len(versions)
+        newest = log.find(root)
+        totals = newest.record.entry.totals
+        roots.append(RootUsage(root, newest.name, len(versions), newest.record.made_ns, totals.files, totals.size))
+    classes = [
+        ClassUsage(
+            usage.frame_class,
+            usage.dictionary.hex() if usage.dictionary else None,
+            usage.frames,
+            usage.plain,
+            usage.stored,
+        )
+        for usage in repository.catalog.usage()
+    ]
+    location = repository.store.location()
+    return Info(
+        url=repository.url,
+        repository=repository.config.repository.hex(),
+        slots=log.head[0],
+        roots=roots,
+        versions=count,
+        logical_bytes=logical,
+        chunks=repository.catalog.rows_count(),
+        frames=sum(usage.frames for usage in classes),
+        plain_bytes=sum(usage.plain_bytes for usage in classes),
+        stored_bytes=sum(usage.stored_bytes for usage in classes),
+        file_bytes=_size(location) if location else None,
+        classes=classes,
+    )
+
+
+def _size(location: str) -> int | None:
+    try:
+        return os.stat(location).st_size
+    except OSError:
+        return None

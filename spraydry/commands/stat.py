@@ -1,0 +1,57 @@
+"""`spraydry stat`."""
+
+from __future__ import annotations
+
+
+def stat(address: str, /, *, json: bool = False) -> None:
+    """Show everything that is kept of what an address names.
+
+    Examples:
+        spraydry stat photos@v3:2024/a.jpg
+
+    Parameters
+    ----------
+    address
+        ROOT[@VERSION][:PATH]
+    json
+        Print one JSON document.
+    """
+    from spraydry.actions.describe import describe, details, relative
+    from spraydry.commands import terminal
+    from spraydry.commands.session import open_repository
+
+    with open_repository() as repository:
+        found = repository.resolve(address)
+        one, more = describe(found, relative(found, found)), details(repository, found)
+    if json:
+        shown = {"version": str(found.version), "path": found.path}
+        fields = {name: getattr(one, name) for name in type(one).__dataclass_fields__ if name != "path"}
+        terminal.print_json(
+            {**shown, **fields, **{name: getattr(more, name) for name in type(more).__dataclass_fields__}}
+        )
+        return
+    rows = [
+        ("path", terminal.printable(found.path) or "/"),
+        ("version", str(found.version)),
+        ("kind", one.kind),
+        ("size", terminal.plural(one.size, "byte")),
+        ("mode", one.mode),
+        ("owner", f"{one.uid} ({one.user})" if one.user else str(one.uid)),
+        ("group", f"{one.gid} ({one.group})" if one.group else str(one.gid)),
+        ("modified", terminal.moment(one.mtime_s, one.mtime_ns, exact=True)),
+    ]
+    if one.kind == "directory":
+        rows.append(("holds", f"{more.files:,} files, {more.inodes:,} entries in all"))
+    if one.kind == "file":
+        rows.append(("digest", one.digest or "none kept"))
+        holes = f", {terminal.plural(more.hole_bytes, 'byte')} in holes" if more.hole_bytes else ""
+        rows.append(("chunks", f"{more.chunks:,}{holes}"))
+    if one.target is not None:
+        rows.append(("target", terminal.printable(one.target)))
+    if one.device is not None:
+        rows.append(("device", f"{one.device[0]}, {one.device[1]}"))
+    if more.links > 1:
+        rows.append(("hardlinks", str(more.links)))
+    rows += [("xattr", f"{terminal.printable(name)} = {terminal.printable(value)}") for name, value in more.xattrs]
+    for name, value in rows:
+        terminal.line(f"{name + ':':<11}{value}")
