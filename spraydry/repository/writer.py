@@ -16,7 +16,7 @@ from spraydry.parallel import default_threads
 from spraydry.repository.dictionaries import Choice
 from spraydry.repository.repository import Repository, frame_info
 
-# Measured on 14 versions of a source tree (604 MB): frames of 256 KiB hold it in 36 MB (ordered by name only), of 512 KiB
+# Measured on 14 versions of a source tree (604 MB): frames of 256 KiB hold it in 36 MB (ordered by name), of 512 KiB
 # in 26.2, of 768 KiB in 23.7, of 1 MiB in 22.5; a reader of one small file decodes a whole frame, 0.35 ms at 768 KiB.
 FRAME_TARGET_BYTES = 768 << 10
 _BATCH_BYTES = 8 << 20
