@@ -1,0 +1,219 @@
+"""The dictionaries that come with spraydry, and which one new frames of a class use."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+import spraydry
+from spraydry.errors import CorruptData, DictionaryMissing, SprayDryError
+from spraydry.format import frame as frames
+from spraydry.format.digest import DIGEST_BYTES, Buffer
+from spraydry.format.version import AnyRecord, DictionariesRecord
+from spraydry.repository.log import RECORD_FORMAT
+from spraydry.repository.repository import Repository
+
+# Frames of a class that never had a dictionary are tried with the shipped one until the savings add up to what storing
+# it costs: then it has paid, and is taken into use. Each try costs encoding a frame twice, so a class in which the
+# first _TRIES frames of a run save less than one part in _WORTH together is left alone for that run.
+_TRIES = 8
+_WORTH = 32
+_STATE = "dictionary-trials"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A dictionary that comes with spraydry: made from the named public packages, `gain` as measured on others.
+
+    `gain` maps the plain bytes of a frame to the part that is saved in frames of that size.
+    """
+
+    name: str
+    frame_class: str
+    digest: bytes
+    size: int
+    corpus: tuple[str, ...]
+    gain: tuple[tuple[str, float], ...]
+    path: str
+
+    def load(self) -> frames.Dictionary:
+        """Read and check it. Raises DictionaryMissing."""
+        try:
+            with open(self.path, "rb") as file:
+                return frames.load_dictionary(self.digest, file.read(frames.MAX_DICTIONARY_BYTES + 1))
+        except (OSError, CorruptData) as error:
+            raise DictionaryMissing(f"the shipped dictionary {self.name} cannot be used: {error}") from None
+
+
+@functools.cache
+def shipped() -> tuple[Shipped, ...]:
+    """The dictionaries that came with this installation, by class; none where the folder is not there."""
+    package = os.path.dirname(os.path.abspath(spraydry.__file__))
+    for folder in (os.path.join(package, "dictionaries_shipped"), os.path.join(package, "..", "dictionaries")):
+        if os.path.isdir(folder):
+            return read_shipped(os.path.normpath(folder))
+    return ()
+
+
+def read_shipped(folder: str) -> tuple[Shipped, ...]:
+    """The dictionaries a folder describes: `NAME.toml` beside `NAME.dict`. Raises CorruptData where one is damaged."""
+    found = []
+    for entry in sorted(os.listdir(folder)):
+        name, ending = os.path.splitext(entry)
+        if ending != ".toml":
+            continue
+        try:
+            with open(os.path.join(folder, entry), "rb") as file:
+                told = tomllib.load(file)
+            found.append(
+                Shipped(
+                    name,
+                    str(told["class"]),
+                    bytes.fromhex(told["digest"]),
+                    int(told["size"]),
+                    tuple(map(str, told["corpus"])),
+                    tuple((str(size), float(gain)) for size, gain in told["gain"].items()),
+                    os.path.join(folder, name + ".dict"),
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptData(f"{os.path.join(folder, entry)} does not describe a dictionary: {error!r}") from None
+    return tuple(sorted(found, key=lambda one: (one.frame_class, one.name)))
+
+
+def keep(repository: Repository, dictionary: frames.Dictionary) -> None:
+    """Store a dictionary in the repository, before anything names it."""
+    name = dictionary.digest.hex()
+    if repository.store.size("dictionaries", name) != len(dictionary.plain):
+        repository.store.put("dictionaries", name, dictionary.plain)
+
+
+def adopt(repository: Repository, changes: Mapping[str, bytes | None], verb: str) -> int | None:
+    """Commit which dictionaries new frames use: those of `changes` by class (None: none), the others as before.
+
+    The slot of the record, or None if that is so already. The dictionaries must be stored by now.
+    """
+
+    def make(previous: bytes, now_ns: int) -> AnyRecord:
+        adopted = {**repository.log.dictionaries, **changes}
+        wanted = tuple(sorted((one, name) for one, name in adopted.items() if name is not None))
+        if wanted == tuple(sorted(repository.log.dictionaries.items())):
+            raise _AsBefore
+        made_by = f"spraydry {spraydry.__version__} {verb}"
+        return DictionariesRecord(
+            format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=made_by, adopted=wanted
+        )
+
+    try:
+        slot, _ = repository.log.append(make)
+    except _AsBefore:
+        return None
+    repository.remember_head()
+    return slot
+
+
+class _AsBefore(Exception):
+    pass
+
+
+class Choice:
+    """Encodes new frames, each with the dictionary its class has, and finds out which shipped ones would pay.
+
+    A class that never had a dictionary tries the shipped one (see _TRIES); when it has paid it is copied into the
+    repository, used, and `finish` commits that. `encode` is for any thread, the rest for the one that stores.
+    With `adopted` given, these are used and nothing is tried.
+    """
+
+    def __init__(self, repository: Repository, adopted: Mapping[str, bytes] | None = None, trials: bool = True) -> None:
+        self._repository = repository
+        self._adopted = dict(repository.log.dictionaries if adopted is None else adopted)
+        self._lock = threading.Lock()
+        self._trials: dict[str, _Trial] = {}
+        self._new: dict[str, bytes] = {}
+        if trials and adopted is None:
+            self._begin_trials()
+
+    def _begin_trials(self) -> None:
+        before = _read_savings(self._repository)
+        records = self._repository.log.records
+        settled = {one for r in records if isinstance(r, DictionariesRecord) for one, _ in r.adopted}
+        try:
+            candidates = shipped()
+        except SprayDryError:
+            return
+        for candidate in candidates:
+            if candidate.frame_class not in settled | self._trials.keys():
+                try:
+                    self._trials[candidate.frame_class] = _Trial(candidate.load(), before.get(candidate.digest, 0))
+                except DictionaryMissing:
+                    continue
+
+    def encode(self, chunks: Sequence[Buffer], frame_class: str, level: int) -> frames.Encoded:
+        """A frame as frame.encode makes it."""
+        dictionary = None
+        if wanted := self._adopted.get(frame_class):
+            try:
+                dictionary = self._repository.dictionary(wanted)
+            except DictionaryMissing:
+                self._adopted.pop(frame_class, None)
+        encoded = frames.encode(chunks, frame_class, level, dictionary)
+        trial = self._trials.get(frame_class)
+        if trial is not None and trial.goes_on and encoded.header.codec == frames.ZSTD:
+            with_it = frames.encode(chunks, frame_class, level, trial.dictionary)
+            with self._lock:
+                trial.note(len(encoded.stored), len(with_it.stored))
+        return encoded
+
+    def settle(self) -> None:
+        """Take into use what has paid by now."""
+        for frame_class, trial in list(self._trials.items()):
+            if trial.saved >= len(trial.dictionary.plain):
+                keep(self._repository, trial.dictionary)
+                self._adopted[frame_class] = self._new[frame_class] = trial.dictionary.digest
+                del self._trials[frame_class]
+
+    def finish(self) -> None:
+        """Commit what was taken into use, and remember what the other trials saved so far for the next writer."""
+        if self._new:
+            mine = {one: name for one, name in self._new.items() if one not in self._repository.log.dictionaries}
+            adopt(self._repository, mine, "ingest")
+            self._new = {}
+        savings = {trial.dictionary.digest: trial.saved for trial in self._trials.values() if trial.saved > 0}
+        if savings != _read_savings(self._repository):
+            self._repository.catalog.remember(_STATE, msgspec.msgpack.encode(savings))
+
+
+@dataclass
+class _Trial:
+    """What a dictionary would have saved so far: `saved` bytes in all runs, the rest in this run."""
+
+    dictionary: frames.Dictionary
+    saved: int
+    tries: int = 0
+    plainly_bytes: int = 0
+    saved_here: int = 0
+
+    @property
+    def goes_on(self) -> bool:
+        return self.tries < _TRIES or self.saved_here * _WORTH >= self.plainly_bytes
+
+    def note(self, without_bytes: int, with_bytes: int) -> None:
+        self.tries += 1
+        self.plainly_bytes += without_bytes
+        self.saved_here += without_bytes - with_bytes
+        self.saved += without_bytes - with_bytes
+
+
+def _read_savings(repository: Repository) -> dict[bytes, int]:
+    value = repository.catalog.state(_STATE)
+    try:
+        found = msgspec.msgpack.decode(value, type=dict[bytes, int]) if value else {}
+    except msgspec.MsgspecError:
+        return {}  # it only delays a trial
+    return {name: saved for name, saved in found.items() if len(name) == DIGEST_BYTES}
