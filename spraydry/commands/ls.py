@@ -107,9 +107,9 @@ def _digests(files: Iterator[Described], json: bool) -> int | None:
         if one.digest is None:
             terminal.warn(f"no digest is kept of {terminal.printable(one.path)}: its holes are too long to hash")
             continue
-        # As b3sum writes names: what is no UTF-8 is replaced, backslashes and line ends are escaped and marked so.
+        # As b3sum writes names: what is no UTF-8 is replaced, backslashes and line feeds are escaped and marked so.
         name = one.path.decode(errors="replace")
-        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
         mark = "\\" if escaped != name else ""
         terminal.raw(f"{mark}{one.digest}  {escaped}\n".encode())
     return None
