@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from spraydry.errors import CorruptData, UsageError
+from spraydry.format.digest import hasher
 from spraydry.format.manifest import Manifest, Span
 from spraydry.format.tree import FILE, Entry, Runs
 
@@ -103,3 +104,19 @@ class FileStream(io.RawIOBase):
 def open_entry(entry: Entry, read_chunk: ReadChunk) -> io.BufferedReader:
     """A buffered binary stream over a file's entry. Raises UsageError for what is no regular file."""
     return io.BufferedReader(FileStream(entry, read_chunk), BUFFER_BYTES)
+
+
+_ZEROS = bytes(1 << 20)
+
+
+def hash_of(entry: Entry, read_chunk: ReadChunk) -> bytes:
+    """The digest of a file's bytes, computed from its chunks and holes. Raises as reading them does."""
+    whole = hasher()
+    for span in spans(entry, read_chunk):
+        chunk = read_span(span, read_chunk)
+        if chunk is not None:
+            whole.update(chunk)
+            continue
+        for at in range(0, span.length, len(_ZEROS)):
+            whole.update(memoryview(_ZEROS)[: span.length - at])
+    return whole.digest()

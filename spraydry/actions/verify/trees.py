@@ -1,0 +1,179 @@
+"""Checking what versions name: every page, manifest, attribute and chunk is there, in a sound frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from spraydry.errors import CorruptData, SprayDryError, StoreUnavailable
+from spraydry.format.tree import Entry, Runs, Subtree
+from spraydry.repository.log import Version
+from spraydry.repository.repository import Repository
+from spraydry.repository.stream import hash_of, spans
+
+MAX_HOLES_HASHED_BYTES = 1 << 30
+_BATCH_ENTRIES = 500
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something a version needs and does not have: the path there (empty: the version itself), and why."""
+
+    version: str
+    path: bytes
+    reason: str
+
+
+@dataclass
+class _Level:
+    """A directory on the way down: its path in the version, and what was found wrong below it, by relative path."""
+
+    digest: bytes
+    name: bytes
+    entries: Iterator[Entry]
+    wrong: list[tuple[bytes, str]] = field(default_factory=list)
+
+
+class TreeChecker:
+    """Goes through versions; what several share is looked at once. Blocks; for one thread.
+
+    `bad_frames` hold nothing that counts. With `hash_files` the digest of each file of several chunks is computed
+    again. At most `limit` paths are kept of a directory with damage in it. `looked` hears of each file's size.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        bad_frames: set[bytes],
+        hash_files: bool,
+        limit: int,
+        looked: Callable[[int], None],
+    ) -> None:
+        self._repository = repository
+        self._bad_frames = bad_frames
+        self._hash_files = hash_files
+        self._limit = limit
+        self._looked = looked
+        self._seen: set[bytes] = set()  # subtrees and manifests found sound
+        self._wrong: dict[bytes, list[tuple[bytes, str]]] = {}  # subtrees found damaged
+
+    def check(self, version: Version) -> list[Damage]:
+        """What is wrong with a version, sorted by path."""
+        record = version.record
+        wrong = [(b"", reason) for reason in self._links(record.links)]
+        wrong += self._tree(record.entry) if isinstance(record.entry.content, Subtree) else []
+        wrong += self._entries([record.entry])
+        return [Damage(str(version), path, reason) for path, reason in sorted(wrong)]
+
+    def _links(self, name: bytes | None) -> list[str]:
+        try:
+            for _ in self._repository.links(name).pages():
+                pass
+        except StoreUnavailable:
+            raise
+        except SprayDryError as error:
+            return [f"the list of hardlinks: {error}"]
+        return []
+
+    def _tree(self, top: Entry) -> list[tuple[bytes, str]]:
+        assert isinstance(top.content, Subtree)
+        known = self._known(top.content.digest)
+        if known is not None:
+            return known
+        levels = [self._level(top.content, b"")]
+        while True:
+            level = levels[-1]
+            below = self._step(level)
+            if below is not None:
+                levels.append(below)
+                continue
+            levels.pop()
+            if level.wrong:
+                self._wrong[level.digest] = level.wrong[: self._limit]
+            else:
+                self._seen.add(level.digest)
+            if not levels:
+                return self._wrong.get(level.digest, [])
+            levels[-1].wrong += _under(level.name, level.wrong)
+
+    def _level(self, subtree: Subtree, name: bytes) -> _Level:
+        return _Level(subtree.digest, name, (entry for entry, _ in self._repository.tree(subtree).entries()))
+
+    def _known(self, subtree: bytes) -> list[tuple[bytes, str]] | None:
+        return [] if subtree in self._seen else self._wrong.get(subtree)
+
+    def _step(self, level: _Level) -> _Level | None:
+        """Check entries of a directory up to the next one to go down into; None at its end."""
+        batch: list[Entry] = []
+        below = None
+        try:
+            for entry in level.entries:
+                batch.append(entry)
+                if isinstance(entry.content, Subtree):
+                    known = self._known(entry.content.digest)
+                    if known is None:
+                        below = self._level(entry.content, entry.name)
+                        break
+                    level.wrong += _under(entry.name, known)
+                if len(batch) >= _BATCH_ENTRIES:
+                    level.wrong += self._entries(batch)
+                    batch = []
+        except StoreUnavailable:
+            raise
+        except SprayDryError as error:
+            level.wrong.append((b"", str(error)))
+        level.wrong += self._entries(batch)
+        return below
+
+    def _entries(self, entries: list[Entry]) -> list[tuple[bytes, str]]:
+        """What is wrong with the contents and attributes of entries themselves."""
+        needs: list[tuple[Entry, bytes]] = []
+        wrong: list[tuple[bytes, str]] = []
+        for entry in entries:
+            if isinstance(entry.xattrs, bytes):
+                needs.append((entry, entry.xattrs))
+            if isinstance(entry.content, Runs):
+                if entry.content.manifest in self._seen:
+                    continue
+                try:
+                    needs += [(entry, span.chunk) for span in spans(entry, self._repository.read_chunk) if span.chunk]
+                    self._hash(entry, entry.content)
+                except StoreUnavailable:
+                    raise
+                except SprayDryError as error:
+                    wrong.append((entry.name, str(error)))
+            elif entry.size and (name := entry.file_digest):
+                needs.append((entry, name))
+            self._looked(entry.size)
+        unsound = self._unsound([name for _, name in needs])
+        bad = {id(entry) for entry, name in needs if name in unsound}
+        for entry, name in needs:
+            if name in unsound:
+                wrong.append((entry.name, f"chunk {name.hex()} {unsound[name]}"))
+        failed = {name for name, _ in wrong}
+        for entry in entries:
+            if isinstance(entry.content, Runs) and id(entry) not in bad and entry.name not in failed:
+                self._seen.add(entry.content.manifest)
+        return wrong
+
+    def _hash(self, entry: Entry, runs: Runs) -> None:
+        hashed = self._hash_files and runs.digest is not None and entry.size - runs.filled <= MAX_HOLES_HASHED_BYTES
+        if hashed and hash_of(entry, self._repository.read_chunk) != runs.digest:
+            raise CorruptData("its chunks are whole, but together they are not what its digest names")
+
+    def _unsound(self, names: list[bytes]) -> dict[bytes, str]:
+        """Those chunks that are in no sound frame, and why."""
+        catalog = self._repository.catalog
+        doubtful = set(names) if self._bad_frames else set(names) - catalog.known(names)
+        unsound = {}
+        for name in doubtful:
+            places = catalog.locate(name)
+            if not places:
+                unsound[name] = "is in no frame"
+            elif all(place.frame in self._bad_frames for place in places):
+                unsound[name] = f"is only in damaged frames ({', '.join(place.frame.hex() for place in places)})"
+        return unsound
+
+
+def _under(name: bytes, wrong: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
+    return [(name + b"/" + path if path else name, reason) for path, reason in wrong]

@@ -1,0 +1,89 @@
+"""The verify itself: frames, then what versions need of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spraydry.actions.progress import Done, Report, unheard
+from spraydry.actions.verify.frames import DamagedFrame, check_frames, check_rest, missing_frames
+from spraydry.actions.verify.trees import Damage, TreeChecker
+from spraydry.errors import UsageError
+from spraydry.repository.repository import Repository
+
+MAX_TOLD = 1000  # paths of a directory with damage below it that are told one by one
+
+
+@dataclass
+class Verified:
+    """What was looked at and what was found. `fraction` below 1: a sample of the frames, and versions only if one of
+    them was damaged. `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps."""
+
+    fraction: float
+    frames: int = 0
+    chunks: int = 0
+    plain_bytes: int = 0
+    stored_bytes: int = 0
+    versions: int = 0
+    unindexed: int = 0
+    damaged_frames: list[DamagedFrame] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.damaged_frames or self.damage or self.other or self.unindexed)
+
+
+def verify(
+    repository: Repository,
+    *,
+    sample: float | None = None,
+    seed: int = 0,
+    report: Report = unheard,
+) -> Verified:
+    """Check a repository: every frame against its name, its chunks and the catalog, then every version, down to the
+    digest of each file. With `sample` (0 to 1) that part of the frames, chosen by `seed`, and versions only if there is
+    damage to attribute. Writes nothing. Raises UsageError, StoreUnavailable.
+    """
+    if sample is not None and not 0 < sample <= 1:
+        raise UsageError(f"a sample is a part of the frames, above 0% and up to 100%, not {sample:.0%}")
+    result = Verified(1.0 if sample is None else sample)
+    total = int(sum(usage.stored for usage in repository.catalog.usage()) * result.fraction)
+    bad: set[bytes] = set()
+    for checked in check_frames(repository, result.fraction, seed):
+        result.frames += 1
+        result.chunks += checked.chunks
+        result.plain_bytes += checked.plain_bytes
+        result.stored_bytes += checked.stored_bytes
+        result.unindexed += checked.unindexed
+        if checked.reason is not None:
+            bad.add(checked.name)
+            result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
+        report(Done("reading frames", 0, result.stored_bytes, None, total))
+    for name in missing_frames(repository):
+        bad.add(name)
+        result.damaged_frames.append(DamagedFrame(name.hex(), "it is gone"))
+    result.other += check_rest(repository)
+    if sample is None or bad:
+        _versions(repository, result, bad, sample is None, report)
+    return result
+
+
+def _versions(repository: Repository, result: Verified, bad: set[bytes], hash_files: bool, report: Report) -> None:
+    files = size = 0
+
+    def looked(file_bytes: int) -> None:
+        nonlocal files, size
+        files += 1
+        size += file_bytes
+        report(Done("checking versions", files, size))
+
+    checker = TreeChecker(repository, bad, hash_files, MAX_TOLD, looked)
+    done: set[int] = set()
+    for root in repository.roots():
+        for version in repository.versions(root):
+            if version.made_in not in done:
+                done.add(version.made_in)
+                result.versions += 1
+                result.damage += checker.check(version)

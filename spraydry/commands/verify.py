@@ -1,0 +1,68 @@
+"""`spraydry verify`."""
+
+from __future__ import annotations
+
+
+def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, json: bool = False) -> int | None:
+    """Check that everything stored is whole, and that every version has all it needs.
+
+    Reads and decodes every frame, compares it with its name and with the catalog, then walks all versions down to
+    the digest of each file. Damage is told with the paths that need what is damaged, and the exit code is 6.
+
+    Examples:
+        spraydry verify
+        spraydry verify --sample 5% --seed 7    # a twentieth of the frames, another one with another seed
+        spraydry verify --rebuild               # make the catalog anew first
+
+    Parameters
+    ----------
+    sample
+        Check only a random part of the frames, such as 5%.
+    seed
+        Chooses which part.
+    rebuild
+        Make the catalog anew from the frames, then check.
+    json
+        Print one JSON document.
+    """
+    from spraydry.actions.verify import verify as action
+    from spraydry.commands import terminal
+    from spraydry.commands.progress import Progress
+    from spraydry.commands.session import open_repository
+    from spraydry.errors import CorruptData
+
+    fraction = None if sample is None else _fraction(sample)
+    with open_repository(read_only=not rebuild) as repository, Progress(quiet=json) as progress:
+        rebuilt = repository.rebuild_catalog() if rebuild else None
+        if rebuilt is not None:
+            progress.note(f"the catalog was made anew from {terminal.plural(rebuilt, 'frame')}")
+        found = action(repository, sample=fraction, seed=seed, report=progress)
+        seconds = progress.seconds
+    if json:
+        terminal.print_json({"sound": found.sound, **vars(found), "rebuilt": rebuilt, "seconds": round(seconds, 3)})
+        return None if found.sound else CorruptData.exit_code
+    for frame in found.damaged_frames:
+        terminal.warn(f"frame {frame.frame}: {frame.reason}")
+    for one in found.damage:
+        terminal.warn(f"{one.version}:{terminal.printable(one.path)}: {one.reason}")
+    for text in found.other:
+        terminal.warn(text)
+    if found.unindexed:
+        chunks = terminal.plural(found.unindexed, "chunk")
+        terminal.warn(f"the catalog misses {chunks}: `spraydry verify --rebuild` makes it anew")
+    looked = (
+        f"{terminal.plural(found.frames, 'frame')}, {terminal.plural(found.chunks, 'chunk')},"
+        f" {terminal.size(found.plain_bytes)}, {terminal.plural(found.versions, 'version')}"
+        f" in {terminal.duration(seconds)}"
+    )
+    terminal.line(f"{'all is whole' if found.sound else 'there is damage'}: checked {looked}")
+    return None if found.sound else CorruptData.exit_code
+
+
+def _fraction(text: str) -> float:
+    from spraydry.errors import UsageError
+
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UsageError(f"not a part: {text!r} (write a percentage, such as 5%)") from None
