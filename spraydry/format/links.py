@@ -14,7 +14,7 @@ from spraydry.format.tree import GROUP_BYTES, check_name
 
 LINKS, INDEX = 5, 6
 # A page ends behind the first group whose id says so once it has MIN bytes, or at MAX, so that a new group changes one
-# page. Ids are digests: their bytes are as good as random.
+# page. Ids are digests: their last bytes are as good as random (the first ones rise with the order).
 MIN_PAGE_BYTES = 24 << 10
 PAGE_BYTES = 48 << 10
 _CHILD_BYTES = GROUP_BYTES + DIGEST_BYTES + 5
@@ -82,7 +82,7 @@ def _pages(items: Iterable[_Item], level: int, size: Callable[[_Item], int]) -> 
     held = 0
     for item in items:
         more = size(item)
-        if part and (held + more > PAGE_BYTES or (held >= MIN_PAGE_BYTES and part[-1].group[level] & 63 == 0)):
+        if part and (held + more > PAGE_BYTES or (held >= MIN_PAGE_BYTES and part[-1].group[-1 - level] & 63 == 0)):
             yield tuple(part)
             part, held = [], 0
         part.append(item)
