@@ -1,6 +1,7 @@
 """A content-addressed, deduplicating, versioned file system that one mounts read-only.
 
-`spraydry.open()` gives a Repository; `spraydry.actions` holds what else one can do with it.
+`spraydry.open()` gives a Repository: its roots, versions, entries, files as streams. `spraydry.put()` stores a stream,
+`spraydry.actions` holds what else one can do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from spraydry.repository.log import Version
     from spraydry.repository.repository import Repository
 
 __version__ = "0.1.0"
@@ -31,3 +35,13 @@ def open(url: str | os.PathLike[str] | None = None, *, create: bool = False, rea
     from spraydry.repository.repository import Repository
 
     return Repository.open(default_url() if url is None else os.fspath(url), create=create, read_only=read_only)
+
+
+def put(repository: Repository, root: str, path: str | bytes, stream: BinaryIO, *, name: str | None = None) -> Version:
+    """Store a binary stream as the file at `path` of a root, and commit that as its newest version.
+
+    `spraydry.actions.put.put_stream` takes more options and tells what is raised.
+    """
+    from spraydry.actions.put import put_stream
+
+    return put_stream(repository, root, path, stream, name=name)

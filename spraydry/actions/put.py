@@ -1,0 +1,184 @@
+"""Putting one file from a stream: a new version of a root that differs from the newest in that file alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from spraydry.actions.ingest.build import Built
+from spraydry.actions.ingest.commit import commit
+from spraydry.actions.ingest.content import WINDOW_BYTES, Segmenter
+from spraydry.errors import CorruptData, StoreUnavailable, UsageError
+from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
+from spraydry.format.classes import TREE, class_of
+from spraydry.format.digest import digest, hasher
+from spraydry.format.frame import DEFAULT_LEVEL
+from spraydry.format.manifest import encode_manifest, merged
+from spraydry.format.tree import DIRECTORY, FILE, Content, Entry, Runs, Subtree, TreeBuilder, check_name
+from spraydry.format.version import check_new_name
+from spraydry.repository.log import Version
+from spraydry.repository.repository import Repository
+from spraydry.repository.runs import merge_runs
+from spraydry.repository.writer import Writer
+
+_TRIES = 5
+
+
+def put_stream(
+    repository: Repository,
+    root: str,
+    path: str | bytes,
+    stream: BinaryIO,
+    *,
+    name: str | None = None,
+    mode: int = 0o644,
+    mtime_ns: int | None = None,
+    level: int = DEFAULT_LEVEL,
+) -> Version:
+    """Store what `stream` gives until its end as the file at `path` of a root, and commit that as a version.
+
+    The rest is as in the root's newest version; directories on the way are made, and a root that is not there yet.
+    `mtime_ns` is the file's time (default: now), its owner who runs this; `name` is the version's. A file that is there
+    is replaced. Raises UsageError where a directory or a hard-linked file is in the way, VersionExists, StoreError.
+    """
+    check_new_name(root, "root")
+    if name is not None:
+        check_new_name(name, "version")
+        repository.log.check_unused(root, name)
+    parts = [part for part in os.fsencode(path).split(b"/") if part]
+    try:
+        for part in parts or [b""]:
+            check_name(part)
+    except CorruptData as error:
+        raise UsageError(f"{os.fsdecode(path)!r} cannot name a file: {error}") from None
+    now = time.time_ns() if mtime_ns is None else mtime_ns
+    began_at = repository.log.head[0]
+    newest = repository.log.newest(root)
+    spec = newest.record.spec if newest else DEFAULT_SPEC
+    with Writer(repository, level) as writer:
+        size, content = _store(writer, stream, spec, class_of(parts[-1]))
+        entry = Entry(
+            parts[-1], FILE, mode & 0o7777, os.geteuid(), os.getegid(), *divmod(now, 10**9), size, content, (), None
+        )
+        for _ in range(_TRIES):
+            repository.log.read()
+            newest = repository.log.newest(root)
+            built = _built(repository, writer, newest, entry, parts[:-1])
+            written = writer.finish()
+            with repository.batch():
+                repository.log.read()
+                if repository.log.newest(root) != newest:
+                    continue  # another writer was faster: what it committed must not be undone
+                record = newest.record if newest else None
+                users = {uid for uid, _ in record.users} if record else set()
+                groups = {gid for gid, _ in record.groups} if record else set()
+                committed = commit(
+                    repository,
+                    root,
+                    name,
+                    built,
+                    spec,
+                    (users | {entry.uid}, groups | {entry.gid}),
+                    record.incomplete if record else False,
+                    written,
+                    began_at,
+                    "put",
+                )
+            merge_runs(repository)
+            repository.store.settle()
+            return committed.version
+    raise StoreUnavailable(f"others committed to {root!r} {_TRIES} times meanwhile; try again")
+
+
+def _store(writer: Writer, stream: BinaryIO, spec: str, frame_class: str) -> tuple[int, Content]:
+    """Cut and store a stream; its length and the content that names it."""
+    segmenter = Segmenter(parse_spec(spec))
+    whole = hasher()
+    runs: list[tuple[int, bytes | None]] = []
+    for window, last in _windows(stream):
+        whole.update(window)
+        for length, part in segmenter.feed(window, last):
+            chunk = None if part is None else digest(part)
+            runs.append((length, chunk))
+            if part is not None and chunk is not None:
+                writer.add(chunk, bytes(part), frame_class)
+    if not runs:
+        return 0, None
+    size = sum(length for length, _ in runs)
+    if len(runs) == 1 and runs[0][1] is not None:
+        return size, runs[0][1]
+    pages = encode_manifest(merged(runs))
+    for page, plain in pages:
+        writer.add(page, plain, TREE)
+    return size, Runs(whole.digest(), pages[-1][0], sum(length for length, chunk in runs if chunk is not None))
+
+
+def _windows(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """The stream in windows of one length, the last one marked; nothing for an empty stream."""
+    window = _read(stream)
+    while window:
+        following = _read(stream)
+        yield window, not following
+        window = following
+
+
+def _read(stream: BinaryIO) -> bytes:
+    pieces, missing = [], WINDOW_BYTES
+    while missing and (piece := stream.read(missing)):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+def _built(
+    repository: Repository, writer: Writer, newest: Version | None, entry: Entry, directories: list[bytes]
+) -> Built:
+    """The tree of the newest version with the entry in the directory at `directories`."""
+    made = Entry(
+        b"", DIRECTORY, 0o755, entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns, 0, None, (), None
+    )  # what a directory that is not there yet will be like
+    above: list[Entry] = [newest.record.entry if newest else made]
+    for depth, name in enumerate(directories):
+        found = _child(repository, above[-1], name, directories[:depth])
+        above.append(found or msgspec.structs.replace(made, name=name))
+    old = _child(repository, above[-1], entry.name, directories)
+    if old is not None and (old.kind == DIRECTORY or old.group is not None):
+        what = "a directory" if old.kind == DIRECTORY else "hard-linked"
+        raise UsageError(f"{os.fsdecode(b'/'.join([*directories, entry.name]))!r} is {what}: it cannot be replaced")
+    for directory in reversed(above):
+        entry = msgspec.structs.replace(directory, content=_with(repository, writer, directory, entry))
+    return Built(entry, newest.record.links if newest else None)
+
+
+def _child(repository: Repository, directory: Entry, name: bytes, path: list[bytes]) -> Entry | None:
+    if directory.kind != DIRECTORY:
+        raise UsageError(f"{os.fsdecode(b'/'.join(path))!r} is not a directory")
+    if not isinstance(directory.content, Subtree):
+        return None
+    found = repository.tree(directory.content).lookup(name)
+    return found[0] if found else None
+
+
+def _with(repository: Repository, writer: Writer, directory: Entry, entry: Entry) -> Subtree:
+    """A directory's tree with an entry added, or put in the place of the one of its name."""
+
+    def emit(page: bytes, plain: bytes) -> None:
+        writer.add(page, plain, TREE)
+
+    builder = TreeBuilder(emit)
+    waiting: Entry | None = entry
+    if isinstance(directory.content, Subtree):
+        for child, _ in repository.tree(directory.content).entries():
+            if waiting is not None and child.name >= waiting.name:
+                builder.add(waiting)
+                same, waiting = child.name == waiting.name, None
+                if same:
+                    continue
+            builder.add(child)
+    if waiting is not None:
+        builder.add(waiting)
+    return builder.finish()
