@@ -102,6 +102,10 @@ class Catalog:
                 return
             after = rows[-1][0]
 
+    def newest_frame(self) -> int:
+        """The id of the frame that was taken in last; 0 if there is none."""
+        return int(self.database.rows("SELECT coalesce(max(id), 0) FROM frame")[0][0])
+
     def has_frame(self, name: bytes) -> bool:
         """Whether a frame of that name is indexed."""
         return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ?", (name,)))
