@@ -63,7 +63,7 @@ def restore(
     first, the rest stays. A file whose bytes are damaged is left out and reported, the others are restored. Raises
     UsageError for a directory that is not empty, StoreFull when no room is left, OSError where nothing can be put.
     """
-    if not os.path.isdir(directory):
+    if not os.path.lexists(directory):
         os.makedirs(directory)
     top = open_target(directory, overwrite)
     try:
