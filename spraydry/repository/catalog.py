@@ -42,6 +42,7 @@ _KNOWN = (
     + ") AS chunk JOIN frame ON frame.id = chunk.frame WHERE frame.verified = 1"
 )
 _INFO = "name, class, codec, level, dictionary, plain, stored"
+_INFO_TYPES = (bytes, str, int, int, bytes | None, int, int)
 
 
 class Place(NamedTuple):
@@ -73,7 +74,7 @@ class Catalog:
 
     def locate(self, digest: bytes) -> list[Place]:
         """Where a chunk lies, the most trusted and newest place first; empty if nowhere."""
-        return [Place(*row) for row in self.database.rows(_LOCATE, (digest,))]
+        return [Place(*row) for row in self._rows(_LOCATE, (digest,), bytes, int, int)]
 
     def known(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of `digests` that need not be stored again: some verified frame holds them."""
@@ -81,12 +82,25 @@ class Catalog:
         for at in range(0, len(digests), _BATCH):
             part = list(digests[at : at + _BATCH])
             part += part[-1:] * (_BATCH - len(part))
-            found.update(row[0] for row in self.database.rows(_KNOWN, part))
+            found.update(row[0] for row in self._rows(_KNOWN, part, bytes))
         return found
 
     def is_empty(self) -> bool:
         """Whether it knows no chunk at all."""
         return not self.database.rows("SELECT 1 FROM level WHERE rows > 0 LIMIT 1")
+
+    def _rows(self, sql: str, values: Iterable[object], *types: object) -> list[Row]:
+        """Rows of which each value is of its column's type: SQLite does not look when it reads, and flipped bits may
+        have made text of bytes. Raises CorruptData."""
+        rows = self.database.rows(sql, values)
+        for row in rows:
+            for value, kind in zip(row, types, strict=True):
+                if not isinstance(value, kind):  # type: ignore[arg-type]
+                    raise CorruptData(
+                        f"{self.database.path} is damaged: its index has a row that cannot be; `spraydry verify --rebuild`"
+                        " makes it anew"
+                    )
+        return rows
 
     def rows_count(self) -> int:
         """The number of its rows, a chunk in several frames counted for each."""
@@ -95,7 +109,8 @@ class Catalog:
     def frames(self, after: int = 0) -> Iterator[tuple[int, FrameInfo]]:
         """All frames by rising id, from the one behind `after`."""
         while True:
-            rows = self.database.rows(f"SELECT id, {_INFO} FROM frame WHERE id > ? ORDER BY id LIMIT 500", (after,))
+            sql = f"SELECT id, {_INFO} FROM frame WHERE id > ? ORDER BY id LIMIT 500"
+            rows = self._rows(sql, (after,), int, *_INFO_TYPES)
             for row in rows:
                 yield row[0], FrameInfo(*row[1:])
             if len(rows) < 500:
@@ -114,19 +129,25 @@ class Catalog:
         """All frames, summed up by class and dictionary."""
         return [
             Usage(*row)
-            for row in self.database.rows(
+            for row in self._rows(
                 "SELECT class, dictionary, count(*), sum(plain), sum(stored) FROM frame"
-                " GROUP BY class, dictionary ORDER BY class, dictionary"
+                " GROUP BY class, dictionary ORDER BY class, dictionary",
+                (),
+                str,
+                bytes | None,
+                int,
+                int,
+                int,
             )
         ]
 
     def runs(self) -> set[str]:
         """The names of the runs that were taken in."""
-        return {row[0] for row in self.database.rows("SELECT name FROM run")}
+        return {row[0] for row in self._rows("SELECT name FROM run", (), str)}
 
     def state(self, key: str) -> bytes | None:
         """A remembered value."""
-        rows = self.database.rows("SELECT value FROM state WHERE key = ?", (key,))
+        rows = self._rows("SELECT value FROM state WHERE key = ?", (key,), bytes)
         return rows[0][0] if rows else None
 
     # -- writing
@@ -183,6 +204,13 @@ class Catalog:
     def forget_frames(self, names: Iterable[bytes]) -> None:
         """Frames that are gone: their rows count no more (and leave the tables when these are next moved down)."""
         self.database.execute_many("DELETE FROM frame WHERE name = ?", ((name,) for name in names))
+
+    def drop_dead_rows(self) -> None:
+        """Take the rows of forgotten frames out of the tables; reads every row."""
+        with self.database.transaction():
+            for level in range(_LEVELS):
+                gone = self.database.execute(f"DELETE FROM chunk_{level} WHERE frame NOT IN (SELECT id FROM frame)")
+                self._count(level, -gone)
 
     def replace_runs(self, gone: Iterable[str], name: str) -> None:
         """Remember that run `name` now holds what the runs `gone` held."""

@@ -255,6 +255,7 @@ def _clean_runs(repository: Repository, state: _State) -> None:
                 names, held = [], 0
     if names:
         replace_runs(repository, names, gone)
+    repository.catalog.drop_dead_rows()
     state.dirty = False
     _remember(repository, state)
 
