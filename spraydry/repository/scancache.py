@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import msgspec
 
 from spraydry.errors import CorruptData, FormatTooNew, NotARepository, SprayDryError
+from spraydry.format.digest import DIGEST_BYTES, digest
 from spraydry.repository.repository import Repository, cache_folder
 from spraydry.stores.sqlite import Database
 
@@ -60,79 +61,98 @@ class ScanCache:
     """Used by one ingest of one root at a time. Losing it costs reading every file once more.
 
     What it says is tied to the version it was made with: it counts only while that is live in the log, because only
-    then is all it names still stored. Changes are kept by `commit` and lost without it.
+    then is all it names still stored. Changes are kept by `commit` and lost without it. Nothing that is wrong with its
+    file (locked, damaged, a full disk) ends an ingest: it then does without, and a damaged file is made anew.
     """
 
-    def __init__(self, repository: Repository, root: str, spec: str, sources: Sequence[bytes]) -> None:
+    def __init__(
+        self, repository: Repository, root: str, spec: str, sources: Sequence[bytes], *, create: bool = True
+    ) -> None:
         self._spec = spec
         self._sources = _encoder.encode(list(sources))
         self._stack = ExitStack()
         self._database: Database | None = None
         self._use = False
-        path = os.path.join(cache_folder(repository.config.repository), f"scan-{root}.sqlite")
-        for attempt in range(2):
+        self._path = os.path.join(cache_folder(repository.config.repository), f"scan-{root}.sqlite")
+        for _ in range(2):
             try:
-                self._database = Database(path, _SCHEMA, create=True)
+                self._database = Database(self._path, _SCHEMA, create=create)
                 self._stack.enter_context(self._database.transaction())
-                break
-            except (CorruptData, NotARepository, FormatTooNew):
-                self._database = None
-                if attempt == 0:
-                    _remove(path)
-            except SprayDryError:  # locked by another ingest of this root, or no room: do without
-                self._database = None
-                break
-        if self._database is None:
-            return
-        base = self._database.rows("SELECT slot, record, spec, sources FROM base")
-        if base:
-            slot, record, spec_then, sources_then = base[0]
-            self._use = repository.log.live_slot(slot, record) and (spec_then, sources_then) == (spec, self._sources)
-        if not self._use:
-            self._database.execute("DELETE FROM directory")
+                base = self._database.rows("SELECT slot, record, spec, sources FROM base")
+                if base:
+                    slot, record, spec_then, sources_then = base[0]
+                    given = (spec_then, sources_then) == (spec, self._sources)
+                    self._use = given and repository.log.live_slot(slot, record)
+                if not self._use:
+                    self._database.execute("DELETE FROM directory")
+                return
+            except (CorruptData, NotARepository, FormatTooNew) as error:
+                self._do_without(error)
+            except SprayDryError as error:  # locked by another ingest of this root, or no room
+                self._do_without(error)
+                return
 
-    def find(self, path: bytes) -> CachedDirectory | None:
-        """The first page of a directory, by its absolute path."""
+    def _do_without(self, error: SprayDryError) -> None:
+        self._use = False
+        self.close()
+        if isinstance(error, CorruptData | NotARepository | FormatTooNew):
+            _remove(self._path)
+
+    def _execute(self, sql: str, values: Sequence[object]) -> None:
+        if self._database is not None:
+            try:
+                self._database.execute(sql, values)
+            except SprayDryError as error:
+                self._do_without(error)
+
+    def _page(self, path: bytes, page: int) -> CachedDirectory | None:
         if not self._use or self._database is None:
             return None
         try:
-            rows = self._database.rows("SELECT value FROM directory WHERE path = ? AND page = 0", (path,))
-            return _decoder.decode(rows[0][0]) if rows else None
-        except (SprayDryError, msgspec.MsgspecError):
+            rows = self._database.rows("SELECT value FROM directory WHERE path = ? AND page = ?", (path, page))
+            if not rows:
+                return None
+            value = rows[0][0]
+            # What it says goes into a version unread, so a flipped bit here would be one there.
+            if digest(value[:-DIGEST_BYTES]) != value[-DIGEST_BYTES:]:
+                raise CorruptData(f"{self._path} is damaged")
+            return _decoder.decode(value[:-DIGEST_BYTES])
+        except msgspec.MsgspecError:
             return None
+        except SprayDryError as error:
+            self._do_without(error)
+            return None
+
+    def find(self, path: bytes) -> CachedDirectory | None:
+        """The first page of a directory, by its absolute path."""
+        return self._page(path, 0)
 
     def rows(self, path: bytes, first: CachedDirectory) -> Iterator[Cached]:
         """All rows of a directory, from its first page on."""
         page = 0
-        current = first
-        while True:
+        current: CachedDirectory | None = first
+        while current is not None:
             yield from current.rows
-            if len(current.rows) < PAGE_ROWS or self._database is None:
+            if len(current.rows) < PAGE_ROWS:
                 return
             page += 1
-            values = self._database.rows("SELECT value FROM directory WHERE path = ? AND page = ?", (path, page))
-            if not values:
-                return
-            current = _decoder.decode(values[0][0])
+            current = self._page(path, page)
 
     def keep(self, path: bytes, page: int, directory: CachedDirectory) -> None:
         """Replace one page of a directory."""
         if self._database is not None:
-            self._database.execute(
-                "INSERT OR REPLACE INTO directory VALUES(?, ?, ?)", (path, page, _encoder.encode(directory))
-            )
+            value = _encoder.encode(directory)
+            self._execute("INSERT OR REPLACE INTO directory VALUES(?, ?, ?)", (path, page, value + digest(value)))
 
     def cut(self, path: bytes, pages: int) -> None:
         """A directory has only so many pages now."""
-        if self._database is not None:
-            self._database.execute("DELETE FROM directory WHERE path = ? AND page >= ?", (path, pages))
+        self._execute("DELETE FROM directory WHERE path = ? AND page >= ?", (path, pages))
 
     def forget(self, path: bytes) -> None:
         """A directory is gone, and all below it."""
-        if self._database is not None:
-            self._database.execute(
-                "DELETE FROM directory WHERE path = ? OR (path > ? AND path < ?)", (path, path + b"/", path + b"0")
-            )
+        self._execute(
+            "DELETE FROM directory WHERE path = ? OR (path > ? AND path < ?)", (path, path + b"/", path + b"0")
+        )
 
     def commit(self, slot: int, record: bytes) -> None:
         """Keep what was said, as belonging to the version whose record is in `slot`."""

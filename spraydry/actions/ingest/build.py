@@ -21,7 +21,7 @@ class _Level:
 
     def __init__(self, node: Node, path: bytes | None, emit: Emit) -> None:
         self.node = node
-        self.path = path  # None: no directory of a file system, so nothing to remember
+        self.path = path  # None: nothing to remember; empty: what holds the sources, no directory of a file system
         self.builder = TreeBuilder(emit)
         self.rows: list[list[Cached]] = [[]]
 
@@ -49,9 +49,10 @@ def build(
 ) -> Built:
     """Trees of all scanned nodes; their pages go to `emit`, those below before those above.
 
-    `root_path` is the directory that is the root, None where the root only holds the sources, whose `paths` are then
-    given by name. The cache gets every directory that was made anew; files whose times are not older than `before_ns`
-    are left out of it, for they may change again without their times changing.
+    `root_path` is the directory that is the root, empty where the root only holds the sources, whose `paths` are then
+    given by name; None where nothing is to be remembered. The cache gets every directory that was made anew; files
+    whose times are not older than `before_ns` are left out of it, for they may change again without their times
+    changing.
     """
     stack: list[_Level] = []
     root: Entry | None = None
@@ -86,11 +87,11 @@ def build(
                 continue
             if not stack:
                 path = root_path
-            elif stack[-1].path is None:
+            elif not stack[-1].path:
                 path = paths.get(node.name)
             else:
                 path = stack[-1].path + b"/" + node.name
-            stack.append(_Level(node, path if node.inode else None, emit))
+            stack.append(_Level(node, path if node.inode or not path else None, emit))
             continue
         level = stack[-1]
         encoded, size = (read, read_size) if node.entry is None else (node.entry, node.size)

@@ -19,12 +19,12 @@ class Ignore:
         self._spec = GitIgnoreSpec.from_lines(lines)
         self._above = above
 
-    def excludes(self, path: bytes, directory: bool) -> bool:
-        """Whether the entry at `path` (from the source) is left out; the innermost file that says anything decides."""
+    def says(self, path: bytes, directory: bool) -> bool | None:
+        """Whether the entry at `path` (from the source) is left out, as the innermost file that names it says; or None."""
         level: Ignore | None = self
         while level is not None:
             name = os.fsdecode(path[len(level._base) :]) + ("/" if directory else "")
             if (said := level._spec.check_file(name).include) is not None:
                 return said
             level = level._above
-        return False
+        return None

@@ -97,6 +97,8 @@ def ingest(
     started = time.time_ns()
     clock = time.monotonic()
     paths = [os.path.abspath(os.fsencode(source)) for source in sources]
+    if not paths:
+        raise UsageError("nothing was named to be ingested")
     if level not in LEVELS:
         raise UsageError(f"zstd has no level {level} (write one from {LEVELS[0]} to {LEVELS[-1]})")
     if memory_bytes < MIN_MEMORY_BYTES:
@@ -118,7 +120,7 @@ def ingest(
         reader = Reader([source.fd for source in opened], parse_spec(spec))
         nodes = Nodes()
         stack.callback(nodes.close)
-        cache = ScanCache(repository, root, spec, [source.path for source in opened])
+        cache = ScanCache(repository, root, spec, [source.path for source in opened], create=not dry_run)
         stack.callback(cache.close)
         writer = stack.enter_context(Writer(repository, level, FRAME_TARGET_BYTES, threads, dry_run=dry_run))
         stack.enter_context(kept(writer, dry_run))
@@ -156,7 +158,7 @@ def ingest(
         built = build(
             nodes,
             {source.name: source.path for source in opened},
-            opened[0].path if top is None else None,
+            opened[0].path if top is None else b"",
             cache,
             started - _CLOCK_NS,
             lambda digest, plain: (writer.add(digest, plain, TREE), None)[1],
@@ -226,6 +228,8 @@ def _sources(paths: Sequence[bytes], stack: ExitStack) -> tuple[list[Source], En
         if directory and len(paths) == 1:
             return [Source(path, path, b"", fd)], None
         name = os.path.basename(path)
+        if not name:
+            raise UsageError("the top of the file system has no name to stand under beside others: ingest it alone")
         if any(source.name == name for source in sources):
             raise UsageError(f"two sources are called {os.fsdecode(name)!r}: ingest the directory above them")
         sources.append(Source(path, path if directory else os.path.dirname(path), name, fd))

@@ -90,7 +90,10 @@ class Scanner:
     def scan(self, sources: Sequence[Source], root: Entry | None) -> None:
         """Walk the sources. `root` is the entry of the directory that holds them; None where the only source is it."""
         depth = 0
+        cached: dict[bytes, Cached] = {}
         if root is not None:
+            if first := self._cache.find(b""):
+                cached = {row.name: row for row in self._cache.rows(b"", first)}
             self._nodes.add(
                 Node(self._nodes.new_id(), 0, DIRECTORY, b"", 0, 0, 0, 0, 0, encode_entry(root), False, False)
             )
@@ -100,11 +103,11 @@ class Scanner:
             name = os.path.basename(source.path)
             if source.base != source.path:
                 status = os.lstat(name, dir_fd=source.fd)
-                self._leaf(source.fd, source.base, b"", name, status, depth, place, b"", None)
+                self._leaf(source.fd, source.base, b"", name, status, depth, place, b"", cached.get(name))
                 continue
             prefix = source.name + b"/" if source.name else b""
             fd = os.open(b".", _DIRECTORY_FLAGS, dir_fd=source.fd)
-            self._walk(self._enter(fd, status, source.path, b"", source.name, depth, place, prefix, self._exclude))
+            self._walk(self._enter(fd, status, source.path, b"", source.name, depth, place, prefix, None))
 
     def _enter(
         self,
@@ -216,6 +219,7 @@ class Scanner:
                 os.close(fd)
                 self._problem(here, name, error)
                 here.same = False
+                self._cache.forget(path)
         return None
 
     def _leave(self, here: _Directory) -> bool:
@@ -322,6 +326,7 @@ class Scanner:
 
     def _unread_directory(self, here: _Directory, name: bytes, status: os.stat_result) -> None:
         """A directory that stays empty: it could not be opened, or is the root of another file system."""
+        self._cache.forget(here.path + b"/" + name)  # the version made now does not hold what it says
         entry = encode_entry(entry_of(name, status, 0, None, ()))
         self._nodes.add(
             Node(
@@ -341,8 +346,11 @@ class Scanner:
         )
 
     def _left_out(self, here: _Directory, name: bytes, status: os.stat_result, is_directory: bool) -> bool:
-        if here.ignore is not None and here.ignore.excludes(here.below + name, is_directory):
-            return True
+        for ignore in (self._exclude, here.ignore):  # as with git, options come before files
+            if ignore is not None and (said := ignore.says(here.below + name, is_directory)) is not None:
+                if said:
+                    return True
+                break
         if (status.st_dev, status.st_ino) in self._own:
             self._findings.left_out.append((here.path + b"/" + name, "spraydry's own"))
             return True
