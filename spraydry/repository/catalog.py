@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple
 
 from spraydry.errors import CorruptData
 from spraydry.format.run import FrameInfo, Row
@@ -89,19 +90,6 @@ class Catalog:
         """Whether it knows no chunk at all."""
         return not self.database.rows("SELECT 1 FROM level WHERE rows > 0 LIMIT 1")
 
-    def _rows(self, sql: str, values: Iterable[object], *types: object) -> list[Row]:
-        """Rows of which each value is of its column's type: SQLite does not look when it reads, and flipped bits may
-        have made text of bytes. Raises CorruptData."""
-        rows = self.database.rows(sql, values)
-        for row in rows:
-            for value, kind in zip(row, types, strict=True):
-                if not isinstance(value, kind):  # type: ignore[arg-type]
-                    raise CorruptData(
-                        f"{self.database.path} is damaged: its index has a row that cannot be; `spraydry verify --rebuild`"
-                        " makes it anew"
-                    )
-        return rows
-
     def rows_count(self) -> int:
         """The number of its rows, a chunk in several frames counted for each."""
         return int(self.database.rows("SELECT coalesce(sum(rows), 0) FROM level")[0][0])
@@ -149,6 +137,16 @@ class Catalog:
         """A remembered value."""
         rows = self._rows("SELECT value FROM state WHERE key = ?", (key,), bytes)
         return rows[0][0] if rows else None
+
+    def _rows(self, sql: str, values: Iterable[object], *types: type | UnionType) -> list[tuple[Any, ...]]:
+        """Rows of which each value is of its column's type: SQLite does not look when it reads, and flipped bits may
+        have made text of bytes. Raises CorruptData."""
+        rows = self.database.rows(sql, values)
+        for row in rows:
+            if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
+                where = f"{self.database.path} is damaged: its index has a row that cannot be"
+                raise CorruptData(f"{where}; `spraydry verify --rebuild` makes it anew")
+        return rows
 
     # -- writing
 
