@@ -108,19 +108,25 @@ class Database:
             self._readers.append(connection)
         else:
             connection = self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE)
-        (application,), (version,) = (
-            next(connection.execute(f"PRAGMA {name}")) for name in ("application_id", "user_version")
-        )
-        if create and not self.read_only and application == 0 and _is_empty(connection):
+        application, version, empty = _identity(connection)
+        if create and not self.read_only and application == 0 and empty:
             self._initialise(connection, schema)
-        elif application != APPLICATION_ID:
+            application, version, empty = _identity(connection)
+        if application != APPLICATION_ID:
             raise NotARepository(f"{self.path} is not a spraydry repository")
         elif version > FORMAT:
             raise FormatTooNew(f"{self.path} was written by a newer spraydry: install a current one")
         elif version != FORMAT or not self._schema_of(connection) >= _statements(schema):
             raise CorruptData(f"{self.path} is damaged: its tables are not those of a spraydry repository")
+        self._check_length(connection)
         if not self.read_only and next(connection.execute("PRAGMA journal_mode"))[0] != self._journal_mode():
             connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
+
+    def _check_length(self, connection: apsw.Connection) -> None:
+        """SQLite notices that whole pages are missing, not a part of the last one, for which it gives zeros."""
+        waiting = _size(self.path + "-wal") + _size(self.path + "-journal")
+        if not waiting and _size(self.path) % next(connection.execute("PRAGMA page_size"))[0]:
+            raise CorruptData(f"{self.path} is damaged: it was cut short")
 
     def _connect(self, flags: int) -> apsw.Connection:
         uri = "file:" + quote(os.fsencode(self.path)) + ("?immutable=1" if self._immutable else "")
@@ -141,7 +147,7 @@ class Database:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
         connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
         connection.execute("BEGIN IMMEDIATE")
-        if _is_empty(connection):  # otherwise another process was faster
+        if not connection.execute("SELECT 1 FROM sqlite_schema").fetchall():  # otherwise another process was faster
             connection.execute(schema)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -287,7 +293,8 @@ class SqliteStore(Store):
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
         check_key(namespace, name)
         check_range(start, length)
-        column = "value" if start == 0 and length is None else "substr(value, ?3, ?4)"
+        # A part of nothing is NULL to SQLite.
+        column = "value" if start == 0 and length is None else "coalesce(substr(value, ?3, ?4), x'')"
         values: list[Any] = [namespace, name]
         if column != "value":
             values += [start + 1, (1 << 62) if length is None else length]
@@ -368,8 +375,23 @@ def _statements(schema: str) -> set[str]:
     return {_folded(statement) for statement in schema.split(";") if statement.strip()}
 
 
-def _is_empty(connection: apsw.Connection) -> bool:
-    return not connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+def _identity(connection: apsw.Connection) -> tuple[int, int, bool]:
+    """Application id, format, and whether there are no tables, all at one moment."""
+    connection.execute("BEGIN")
+    try:
+        application, version = (
+            next(connection.execute(f"PRAGMA {name}"))[0] for name in ("application_id", "user_version")
+        )
+        return application, version, not connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _make_private_file(path: str) -> None:
