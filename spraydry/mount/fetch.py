@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import trio
@@ -15,7 +16,7 @@ from spraydry.repository.repository import Repository
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 4
+_THREADS = 2
 _READERS_AHEAD = 2
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class ChunkFetcher:
     loads what it missed, and calls it again until it is done: so what hits never awaits, and code that walks trees
     stays plain. A load hops into a worker thread once, where it is located, read, decoded and verified. Of several
     readers of one chunk, or of one frame, one loads and the others wait for it; no worker waits for a worker.
+    `begin_waiting` and `end_waiting` are called around whatever makes a handler wait.
     """
 
     def __init__(self, repository: Repository) -> None:
@@ -55,9 +57,11 @@ class ChunkFetcher:
         self._loaded: frozenset[bytes] = frozenset()
         self._flights: dict[bytes, _Flight] = {}
         self._frames: dict[bytes, _Flight] = {}
-        self._limiter = trio.CapacityLimiter(_THREADS)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="spraydry-load")
         self._nursery: trio.Nursery | None = None
         self._ahead = 0
+        self.begin_waiting: Callable[[], None] = lambda: None
+        self.end_waiting: Callable[[], None] = lambda: None
 
     def read_ahead_in(self, nursery: trio.Nursery) -> None:
         """Where to run what reads ahead; without it nothing does."""
@@ -105,27 +109,35 @@ class ChunkFetcher:
 
     async def get(self, digest: bytes) -> memoryview:
         """A chunk, loaded if need be. Raises what Repository.read_chunk raises."""
+        chunk = self.peek(digest)
+        if chunk is not None:
+            return chunk
+        self.begin_waiting()
+        try:
+            return await self._get(digest)
+        finally:
+            self.end_waiting()
+
+    async def _get(self, digest: bytes) -> memoryview:
         while True:
-            chunk = self.peek(digest)
-            if chunk is not None:
-                return chunk
             flight = self._flights.get(digest)
             if flight is not None:
                 await flight.done.wait()
-                continue
-            flight = self._flights[digest] = _Flight()
-            try:
-                loaded = await trio.to_thread.run_sync(
-                    self._load, digest, flight, limiter=self._limiter, abandon_on_cancel=True
-                )
-            finally:
-                del self._flights[digest]
-                if flight.frame is not None and self._frames.get(flight.frame) is flight:
-                    del self._frames[flight.frame]
-                flight.done.set()
-            if isinstance(loaded, memoryview):
-                return loaded
-            await loaded.done.wait()
+            else:
+                flight = self._flights[digest] = _Flight()
+                try:
+                    loaded = await self._in_thread(self._load, digest, flight)
+                finally:
+                    del self._flights[digest]
+                    if flight.frame is not None and self._frames.get(flight.frame) is flight:
+                        del self._frames[flight.frame]
+                    flight.done.set()
+                if isinstance(loaded, memoryview):
+                    return loaded
+                await loaded.done.wait()
+            chunk = self.peek(digest)
+            if chunk is not None:
+                return chunk
 
     def _load(self, digest: bytes, flight: _Flight) -> memoryview | _Flight:
         """In a worker thread: the chunk, or the flight that is loading the frame it lies in."""
@@ -142,7 +154,28 @@ class ChunkFetcher:
 
     async def hop(self, function: Callable[[], T]) -> T:
         """Run something that blocks in a worker thread."""
-        return await trio.to_thread.run_sync(function, limiter=self._limiter, abandon_on_cancel=True)
+        self.begin_waiting()
+        try:
+            return await self._in_thread(function)
+        finally:
+            self.end_waiting()
+
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call it in one of the threads that stay: trio's own come and go, and each new one would open the repository's
+        SQLite file once more. Cancelled, it is left to end by itself."""
+        done = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def wake(_: object) -> None:
+            try:
+                token.run_sync_soon(done.set)
+            except trio.RunFinishedError:
+                pass  # the mount has ended meanwhile
+
+        future = self._threads.submit(function, *args, **kwargs)
+        future.add_done_callback(wake)
+        await done.wait()
+        return future.result()
 
     def ahead(self, digests: Iterable[bytes]) -> None:
         """Load chunks that will be wanted soon, one after another, unless enough is being read ahead already."""
