@@ -8,6 +8,7 @@ import threading
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -24,7 +25,10 @@ from spraydry.repository.repository import Repository
 # first _TRIES frames of a run save less than one part in _WORTH together is left alone for that run.
 _TRIES = 8
 _WORTH = 32
-_STATE = "dictionary-trials"
+_TRIALS = "dictionary-trials"
+_GAINS = "dictionary-gains"
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,16 @@ def keep(repository: Repository, dictionary: frames.Dictionary) -> None:
         repository.store.put("dictionaries", name, dictionary.plain)
 
 
+def gains(repository: Repository) -> dict[bytes, float]:
+    """By dictionary, the part it was found to save in this repository when it was adopted, where that is remembered."""
+    return _read(repository, _GAINS, dict[bytes, float])
+
+
+def remember_gains(repository: Repository, found: Mapping[bytes, float]) -> None:
+    """Keep what dictionaries were found to save."""
+    repository.catalog.remember(_GAINS, msgspec.msgpack.encode({**gains(repository), **found}))
+
+
 def adopt(repository: Repository, changes: Mapping[str, bytes | None], verb: str) -> int | None:
     """Commit which dictionaries new frames use: those of `changes` by class (None: none), the others as before.
 
@@ -136,11 +150,12 @@ class Choice:
         self._lock = threading.Lock()
         self._trials: dict[str, _Trial] = {}
         self._new: dict[str, bytes] = {}
+        self._gains: dict[bytes, float] = {}
         if trials and adopted is None:
             self._begin_trials()
 
     def _begin_trials(self) -> None:
-        before = _read_savings(self._repository)
+        before = _read(self._repository, _TRIALS, dict[bytes, int])
         records = self._repository.log.records
         settled = {one for r in records if isinstance(r, DictionariesRecord) for one, _ in r.adopted}
         try:
@@ -176,6 +191,8 @@ class Choice:
             if trial.saved >= len(trial.dictionary.plain):
                 keep(self._repository, trial.dictionary)
                 self._adopted[frame_class] = self._new[frame_class] = trial.dictionary.digest
+                if trial.tries:
+                    self._gains[trial.dictionary.digest] = trial.saved_here / trial.plainly_bytes
                 del self._trials[frame_class]
 
     def finish(self) -> None:
@@ -183,10 +200,11 @@ class Choice:
         if self._new:
             mine = {one: name for one, name in self._new.items() if one not in self._repository.log.dictionaries}
             adopt(self._repository, mine, "ingest")
-            self._new = {}
+            remember_gains(self._repository, self._gains)
+            self._new, self._gains = {}, {}
         savings = {trial.dictionary.digest: trial.saved for trial in self._trials.values() if trial.saved > 0}
-        if savings != _read_savings(self._repository):
-            self._repository.catalog.remember(_STATE, msgspec.msgpack.encode(savings))
+        if savings != _read(self._repository, _TRIALS, dict[bytes, int]):
+            self._repository.catalog.remember(_TRIALS, msgspec.msgpack.encode(savings))
 
 
 @dataclass
@@ -210,10 +228,10 @@ class _Trial:
         self.saved += without_bytes - with_bytes
 
 
-def _read_savings(repository: Repository) -> dict[bytes, int]:
-    value = repository.catalog.state(_STATE)
+def _read(repository: Repository, key: str, kind: type[dict[bytes, N]]) -> dict[bytes, N]:
+    value = repository.catalog.state(key)
     try:
-        found = msgspec.msgpack.decode(value, type=dict[bytes, int]) if value else {}
+        found: dict[bytes, N] = msgspec.msgpack.decode(value, type=kind) if value else {}
     except msgspec.MsgspecError:
-        return {}  # it only delays a trial
-    return {name: saved for name, saved in found.items() if len(name) == DIGEST_BYTES}
+        return {}  # what is remembered only spares a trial, or tells people something
+    return {name: number for name, number in found.items() if len(name) == DIGEST_BYTES}

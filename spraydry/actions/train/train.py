@@ -26,7 +26,7 @@ from spraydry.format.classes import NAMES
 from spraydry.format.frame import MAX_DICTIONARY_BYTES, Dictionary
 from spraydry.format.version import DictionariesRecord
 from spraydry.parallel import ordered_map
-from spraydry.repository.dictionaries import adopt, keep, shipped
+from spraydry.repository.dictionaries import adopt, keep, remember_gains, shipped
 from spraydry.repository.repository import Repository
 
 DEFAULT_MEMORY_BYTES = 64 << 20
@@ -47,6 +47,7 @@ class Gain:
     files would take). The held-out frames take `before_bytes` as new frames are made until now, `plainly_bytes` without
     any dictionary, and `after_bytes` with the best one. `saving_bytes` is the difference between the first and the last
     for all of the class, less the `cost_bytes` of storing that dictionary; it comes in as frames are written anew.
+    `reason` says why a candidate is adopted or not.
     """
 
     frame_class: str
@@ -60,7 +61,7 @@ class Gain:
     saving_bytes: int
     candidate: str
     dictionary: bytes | None
-    adopted: bool
+    pays: bool
     reason: str
 
     @property
@@ -144,7 +145,7 @@ def train(
         held = held_out.get(name) or framed(apart[name])
         samples = read_samples(repository, lots.pop(name), held)
         gains[name], best = _judge(repository, gains[name], held, samples, size_bytes, outside.get(name, 0))
-        if gains[name].adopted:
+        if gains[name].pays:
             changes[name] = best.digest if best else None
             chosen += [best] if best else []
     slot = None
@@ -152,8 +153,9 @@ def train(
         for dictionary in chosen:
             keep(repository, dictionary)
         slot = adopt(repository, changes, "train")
-    elif dry_run:
-        gains = {name: replace(gain, adopted=False) for name, gain in gains.items()}
+        remember_gains(
+            repository, {gain.dictionary: gain.gain for gain in gains.values() if gain.pays and gain.dictionary}
+        )
     shown = [gain for gain in gains.values() if gain.stored_bytes or gain.sampled_bytes]
     return Trained(tuple(sorted(shown, key=lambda gain: -gain.stored_bytes)), slot)
 
@@ -196,7 +198,7 @@ def _judge(
         return replace(gain, reason=what), None
     if gain.gain < _WORTH:
         return replace(gain, reason=f"saves less than {_WORTH:.0%}"), None
-    return replace(gain, adopted=True, reason="pays"), rival.dictionary
+    return replace(gain, pays=True, reason="pays"), rival.dictionary
 
 
 def _candidates(repository: Repository, name: str, samples: Sequence[bytes], size_bytes: int) -> list[_Candidate]:
