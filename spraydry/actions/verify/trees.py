@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from spraydry.errors import CorruptData, SprayDryError, StoreUnavailable
+from spraydry.format.manifest import Manifest
 from spraydry.format.tree import Entry, Runs, Subtree
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
@@ -54,7 +55,8 @@ class TreeChecker:
         self._hash_files = hash_files
         self._limit = limit
         self._looked = looked
-        self._seen: set[bytes] = set()  # subtrees and manifests found sound
+        self._seen: set[bytes] = set()  # subtrees found sound
+        self._files: set[tuple[int, Runs]] = set()  # sizes and contents found sound
         self._wrong: dict[bytes, list[tuple[bytes, str]]] = {}  # subtrees found damaged
 
     def check(self, version: Version) -> list[Damage]:
@@ -67,13 +69,12 @@ class TreeChecker:
 
     def _links(self, name: bytes | None) -> list[str]:
         try:
-            for _ in self._repository.links(name).pages():
-                pass
+            pages = list(self._repository.links(name).pages())
         except StoreUnavailable:
             raise
         except SprayDryError as error:
             return [f"the list of hardlinks: {error}"]
-        return []
+        return [f"the list of hardlinks: chunk {page.hex()} {why}" for page, why in self._unsound(pages).items()]
 
     def _tree(self, top: Entry) -> list[tuple[bytes, str]]:
         assert isinstance(top.content, Subtree)
@@ -97,7 +98,16 @@ class TreeChecker:
             levels[-1].wrong += _under(level.name, level.wrong)
 
     def _level(self, subtree: Subtree, name: bytes) -> _Level:
-        return _Level(subtree.digest, name, (entry for entry, _ in self._repository.tree(subtree).entries()))
+        tree = self._repository.tree(subtree)
+        level = _Level(subtree.digest, name, (entry for entry, _ in tree.entries()))
+        try:
+            unsound = self._unsound(list(tree.pages()))
+        except StoreUnavailable:
+            raise
+        except SprayDryError:
+            return level  # reading its entries says it
+        level.wrong += [(b"", f"tree page {page.hex()} {why}") for page, why in unsound.items()]
+        return level
 
     def _known(self, subtree: bytes) -> list[tuple[bytes, str]] | None:
         return [] if subtree in self._seen else self._wrong.get(subtree)
@@ -133,10 +143,10 @@ class TreeChecker:
             if isinstance(entry.xattrs, bytes):
                 needs.append((entry, entry.xattrs))
             if isinstance(entry.content, Runs):
-                if entry.content.manifest in self._seen:
+                if (entry.size, entry.content) in self._files:
                     continue
                 try:
-                    needs += [(entry, span.chunk) for span in spans(entry, self._repository.read_chunk) if span.chunk]
+                    needs += [(entry, name) for name in self._chunks(entry, entry.content)]
                     self._hash(entry, entry.content)
                 except StoreUnavailable:
                     raise
@@ -153,8 +163,17 @@ class TreeChecker:
         failed = {name for name, _ in wrong}
         for entry in entries:
             if isinstance(entry.content, Runs) and id(entry) not in bad and entry.name not in failed:
-                self._seen.add(entry.content.manifest)
+                self._files.add((entry.size, entry.content))
         return wrong
+
+    def _chunks(self, entry: Entry, runs: Runs) -> list[bytes]:
+        """What a file of several chunks needs: the pages of its manifest, and the chunks these name."""
+        read_chunk = self._repository.read_chunk
+        parts = [span for span in spans(entry, read_chunk) if span.chunk is not None]
+        if sum(span.length for span in parts) != runs.filled:
+            raise CorruptData("its manifest has another length in chunks than it claims")
+        pages = Manifest(runs.manifest, entry.size, lambda name: bytes(read_chunk(name))).pages()
+        return [*pages, *(span.chunk for span in parts if span.chunk is not None)]
 
     def _hash(self, entry: Entry, runs: Runs) -> None:
         hashed = self._hash_files and runs.digest is not None and entry.size - runs.filled <= MAX_HOLES_HASHED_BYTES
