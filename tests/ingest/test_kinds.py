@@ -163,9 +163,9 @@ def test_a_year_beyond_64_bits_of_nanoseconds(
         def __getattr__(self, name: str) -> object:
             return {"st_mtime_ns": 32503680000 * 10**9 + 7}.get(name) or getattr(self._status, name)
 
-    monkeypatch.setattr("spraydry.actions.ingest.content.os.fstat", lambda fd: Far(real(fd)))
-    result = taken(repository, source)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("spraydry.actions.ingest.content.os.fstat", lambda fd: Far(real(fd)))
+        result = taken(repository, source)
     entry = entry_at(repository, result, "f")
     assert (entry.mtime_s, entry.mtime_ns) == (32503680000, 7)
 

@@ -20,7 +20,7 @@ class Ignore:
         self._above = above
 
     def says(self, path: bytes, directory: bool) -> bool | None:
-        """Whether the entry at `path` (from the source) is left out, as the innermost file that names it says; or None."""
+        """Whether the entry at `path` (from the source) is left out, by the innermost file that names it; or None."""
         level: Ignore | None = self
         while level is not None:
             name = os.fsdecode(path[len(level._base) :]) + ("/" if directory else "")
