@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -119,8 +120,8 @@ class Database:
         elif version != FORMAT or not self._schema_of(connection) >= _statements(schema):
             raise CorruptData(f"{self.path} is damaged: its tables are not those of a spraydry repository")
         self._check_length(connection)
-        if not self.read_only and next(connection.execute("PRAGMA journal_mode"))[0] != self._journal_mode():
-            connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
+        if not self.read_only:
+            self._set_journal_mode(connection)
 
     def _check_length(self, connection: apsw.Connection) -> None:
         """SQLite notices that whole pages are missing, not a part of the last one, for which it gives zeros."""
@@ -142,10 +143,22 @@ class Database:
         kind = _file_system(self.path)
         return "truncate" if kind in _NETWORK or kind.startswith("fuse.") else "wal"
 
+    def _set_journal_mode(self, connection: apsw.Connection) -> None:
+        wanted = self._journal_mode()
+        deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:  # SQLite does not wait here for others by itself
+            try:
+                if next(connection.execute("PRAGMA journal_mode"))[0] != wanted:
+                    connection.execute(f"PRAGMA journal_mode = {wanted}").fetchall()
+                return
+            except apsw.BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
     def _initialise(self, connection: apsw.Connection, schema: str) -> None:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
-        connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}").fetchall()
         connection.execute("BEGIN IMMEDIATE")
         if not connection.execute("SELECT 1 FROM sqlite_schema").fetchall():  # otherwise another process was faster
             connection.execute(schema)
