@@ -28,6 +28,7 @@ from spraydry.format.version import DictionariesRecord
 from spraydry.parallel import ordered_map
 from spraydry.repository.dictionaries import adopt, keep, remember_gains, shipped
 from spraydry.repository.repository import Repository
+from spraydry.repository.writer import FRAME_TARGET_BYTES
 
 DEFAULT_MEMORY_BYTES = 64 << 20
 _MIN_MEMORY_BYTES = 8 << 20
@@ -173,11 +174,14 @@ def _judge(
         zip(candidates, ordered_map(lambda one: _takes(held.frames, name, one.dictionary), candidates), strict=True)
     )
     before = next((one for one in candidates if one.name == "in use"), candidates[0])
-    # What is measured stands for all that is stored; or, where nothing is, for all files outside.
+    # What is measured stands for all that is stored; or, where nothing is, for all files outside. These would fill
+    # their frames better than a sample does, and a dictionary saves most where a frame begins, so frames count.
     now_bytes = sum(frame.stored_bytes for frame in held.frames)
-    scale = gain.stored_bytes / now_bytes if now_bytes else outside_bytes / held.plain_bytes
-    if not now_bytes:
-        gain = replace(gain, stored_bytes=round(taken[before] * scale))
+    if now_bytes:
+        scale = gain.stored_bytes / now_bytes
+    else:
+        gain = replace(gain, stored_bytes=round(taken[before] * outside_bytes / held.plain_bytes))
+        scale = math.ceil(outside_bytes / FRAME_TARGET_BYTES) / len(held.frames)
     rivals = [one for one in candidates if one is not before] or [before]
     rival = min(rivals, key=lambda one: taken[one] * scale + one.cost_bytes)
     saving = math.floor((taken[before] - taken[rival]) * scale) - rival.cost_bytes
