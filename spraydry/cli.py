@@ -36,6 +36,12 @@ _OPTIONS = Group("Options of every verb", sort_key=9)
 
 def main() -> None:
     """The entry point of the `spraydry` command."""
+    for place in ("stdout", "stderr"):
+        stream = getattr(sys, place)
+        if stream is None:  # it was closed by whoever started us
+            setattr(sys, place, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # whatever a name holds, it can be printed
     sys.exit(run(sys.argv[1:]))
 
 
@@ -77,8 +83,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return code
 
     app.meta.default(launch)
+    app.meta.suppress_keyboard_interrupt = False
     if not _names_verb(head):
-        _ = app.resolved_commands  # the list of verbs shows the first line of each one's help
+        app.resolved_commands()  # imports them: the list of verbs shows the first line of each one's help
     return app.meta(head) or 0
 
 
@@ -123,7 +130,12 @@ def _names_verb(arguments: Sequence[str]) -> bool:
 
 def _epilogue() -> str:
     """The exit codes, as the classes that carry them tell: the first of each code in the hierarchy."""
-    told = {0: "Done.", 1: "Any other error.", INTERRUPTED: "Interrupted by Ctrl-C."}
+    told = {
+        0: "Done.",
+        1: "Any other error.",
+        INTERRUPTED: "Interrupted by Ctrl-C.",
+        PIPE_CLOSED: "The reader of the output went away.",
+    }
     kinds = errors.SprayDryError.__subclasses__()
     for kind in kinds:
         kinds += kind.__subclasses__()

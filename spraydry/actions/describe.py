@@ -14,6 +14,7 @@ from spraydry.format.tree import (
     SOCKET,
     SYMLINK,
     Entry,
+    Subtree,
     Xattrs,
     decode_xattrs,
 )
@@ -105,7 +106,7 @@ def details(repository: Repository, found: Found) -> Details:
         xattrs=list(xattrs_of(repository, entry)),
         chunks=sum(span.chunk is not None for span in parts),
         hole_bytes=sum(span.length for span in parts if span.chunk is None),
-        inodes=entry.totals.inodes,
+        inodes=entry.content.inodes if isinstance(entry.content, Subtree) else 0,
         files=entry.totals.files,
     )
 
