@@ -1,0 +1,1 @@
+"""Faults: processes killed, calls that fail, disks that are full."""
