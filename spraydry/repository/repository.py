@@ -128,7 +128,6 @@ class Repository:
         with self.batch():
             self.catalog.clear()
             self.damaged_runs.clear()
-            self._take_runs()
             count = 0
             for stored in self.store.list("frames"):
                 value = self.store.get("frames", stored.name)
@@ -141,6 +140,7 @@ class Repository:
                     continue
                 self.catalog.add_run(f"frame-{stored.name}", [info], rows, verified=True)
                 count += 1
+            self._take_runs()
             for stored in self.store.list("index"):
                 self.catalog.replace_runs([], stored.name)
             self.remember_head()
