@@ -277,6 +277,8 @@ class Page:
 
     def __init__(self, plain: bytes) -> None:
         """Raises CorruptData unless `plain` is the one encoding of a possible page."""
+        if len(plain) > MAX_PAGE_BYTES + 16:
+            raise CorruptData(f"no tree page has {len(plain)} bytes")
         try:
             page = _page_decoder.decode(plain)
         except msgspec.MsgspecError as error:
@@ -284,7 +286,7 @@ class Page:
         self.leaf = isinstance(page, _Leaf)
         self.items: tuple[Entry, ...] | tuple[Child, ...] = page.entries if isinstance(page, _Leaf) else page.children
         self.bytes = len(plain)
-        if page.version != 1 or len(plain) > MAX_PAGE_BYTES + 16 or _encoder.encode(page) != plain:
+        if page.version != 1 or _encoder.encode(page) != plain:
             raise CorruptData("a tree page is not in its one possible encoding")
         self.names: list[bytes] = []
         self.offsets = [0]
@@ -342,19 +344,19 @@ class Tree:
 
     def at(self, offset: int) -> tuple[Entry, int]:
         """The entry whose subtree holds inode `offset` (0 is the first entry), and the number of inodes before it."""
-        page, base = self.leaf(offset)
-        place = bisect_right(page.offsets, offset - base) - 1
+        page, base, place = self.leaf(offset)
         return cast(Entry, page.items[place]), base + page.offsets[place]
 
-    def leaf(self, offset: int) -> tuple[Page, int]:
-        """The page of entries that holds inode `offset`, and the number of inodes before its first entry."""
+    def leaf(self, offset: int) -> tuple[Page, int, int]:
+        """Where the entry stands whose subtree holds inode `offset`: its page, the number of inodes before that page,
+        its place in the page."""
         page, base = self._top(), 0
         if not 0 <= offset < self.subtree.inodes:
             raise CorruptData("no such inode in this directory")
         for _ in range(MAX_DEPTH):
-            if page.leaf:
-                return page, base
             place = bisect_right(page.offsets, offset - base) - 1
+            if page.leaf:
+                return page, base, place
             base += page.offsets[place]
             page = self._child(cast(Child, page.items[place]))
         raise CorruptData("a tree is deeper than possible")
