@@ -10,6 +10,7 @@ import struct
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -172,7 +173,8 @@ def test_store_full(filled: str, spray: Run, monkeypatch: pytest.MonkeyPatch) ->
 
 def as_user(uid: int, arguments: list[str]) -> tuple[int, str, str]:
     """Run a command line in a child of another user; what it imports was imported before."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which hold no lock here
         if (child := os.fork()) == 0:
             try:
                 os.dup2(out.fileno(), 1)
