@@ -113,14 +113,15 @@ def killed(path: str, kind: str, kills: int, seed: int) -> tuple[int, int]:
             progress.write_bytes(b"")
             writers.stdin.write(f"{path} {progress} {seed * 1000 + turn} {kind}\n")
             pid = int(writers.stdout.readline())
-            while not progress.read_bytes():
+            whole = rng.randrange(3)  # versions it may finish; in the next one it is killed
+            while len(progress.read_bytes().split()) <= whole:
                 time.sleep(0.001)
             if turn == 0:  # how long a version takes on this machine, now
                 began = time.monotonic()
                 while len(progress.read_bytes().split()) < 5:
                     time.sleep(0.001)
                 version_s = (time.monotonic() - began) / 4
-            time.sleep(rng.uniform(0, 1.5) * version_s)
+            time.sleep(rng.uniform(0, 1.2) * version_s)
             os.kill(pid, signal.SIGKILL)
             assert writers.stdout.readline() == "gone\n"
             told = [int(slot) for slot in progress.read_bytes().split()]
