@@ -40,6 +40,7 @@ _TYPES = {
     CHARACTER: stat.S_IFCHR,
     BLOCK: stat.S_IFBLK,
 }
+_NAMESPACES = (b"user", b"system", b"trusted", b"security")
 _PREFERRED_READ_BYTES = 128 << 10
 # A directory's size and blocks are those of a small one on ext4, so that `du` says about what it says of the source.
 _DIRECTORY_BYTES = 4096
@@ -82,8 +83,8 @@ class Attributes:
         else:
             attributes.st_blocks = 0
             attributes.st_rdev = os.makedev(content >> 32, content & 0xFFFFFFFF) if isinstance(content, int) else 0
-        attributes.st_ino = ino  # type: ignore[assignment]
-        attributes.st_mode = _TYPES[kind] | entry.mode  # type: ignore[assignment]
+        attributes.st_ino = ino
+        attributes.st_mode = _TYPES[kind] | entry.mode
         attributes.st_nlink = nlink
         attributes.st_uid, attributes.st_gid = self._owner or (entry.uid, entry.gid)
         attributes.st_size = size
@@ -97,8 +98,8 @@ class Attributes:
         attributes = pyfuse3.EntryAttributes()
         attributes.entry_timeout = LIVE_S
         attributes.attr_timeout = LIVE_S
-        attributes.st_ino = shown.ino  # type: ignore[assignment]
-        attributes.st_mode = (stat.S_IFDIR | 0o555) if shown.target is None else (stat.S_IFLNK | 0o777)  # type: ignore[assignment]
+        attributes.st_ino = shown.ino
+        attributes.st_mode = (stat.S_IFDIR | 0o555) if shown.target is None else (stat.S_IFLNK | 0o777)
         attributes.st_size = _DIRECTORY_BYTES if shown.target is None else len(shown.target)
         attributes.st_blocks = 0
         attributes.st_uid, attributes.st_gid = self._owner or self._own
@@ -111,6 +112,18 @@ def xattrs_of(entry: Entry, chunk: Callable[[bytes], memoryview]) -> Xattrs:
     if isinstance(entry.xattrs, bytes):
         return decode_xattrs(bytes(chunk(entry.xattrs))) if entry.xattrs else ()
     return entry.xattrs
+
+
+def listed(xattrs: Xattrs) -> list[bytes]:
+    """The names of extended attributes as `listxattr` gives them. The order means nothing, but programs that keep it
+    (mksquashfs) show a difference where it differs; this one is nearest to what ext4 has, which keeps short ones first.
+    """
+    return sorted((name for name, _ in xattrs), key=_listing_key)
+
+
+def _listing_key(name: bytes) -> tuple[int, int, bytes]:
+    space, _, rest = name.partition(b".")
+    return len(rest), _NAMESPACES.index(space) if space in _NAMESPACES else len(_NAMESPACES), rest
 
 
 def own_xattr(node: Node, name: bytes) -> bytes | None:

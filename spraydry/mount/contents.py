@@ -19,8 +19,8 @@ _ZEROS = bytes(1 << 20)
 
 
 class Contents:
-    """The bytes of files, from chunks that `chunk(digest)` gives, verified; it may raise to say what to load first: then
-    the same call is made again. Keeps the spans used last. Not thread-safe."""
+    """The bytes of files, from chunks that `chunk(digest)` gives, verified; it may raise to say what to load first:
+    then the same call is made again. Keeps the spans used last. Not thread-safe."""
 
     def __init__(self, chunk: Callable[[bytes], memoryview]) -> None:
         self._chunk = chunk

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -123,7 +122,7 @@ def _log_path(options: MountOptions) -> str:
 def _log_to(options: MountOptions, front: bool) -> None:
     """Set up the log, and with it what libraries print: of a daemon, both go to the log file."""
     path = _log_path(options)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if front else []
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -131,15 +130,15 @@ def _log_to(options: MountOptions, front: bool) -> None:
         if options.log is not None:
             raise MountError(f"{path} cannot be written: {error.strerror}") from None
         descriptor = os.open(os.devnull, os.O_WRONLY)
-    if front:
-        if options.log is not None:
-            handlers.append(logging.StreamHandler(open(descriptor, "w", encoding="utf-8")))  # noqa: SIM115
-    else:
+    if not front:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        handlers.append(logging.StreamHandler(open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)))
+        os.close(null)
+    elif options.log is not None:
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+    os.close(descriptor)
     logging.basicConfig(
         level=logging.INFO,
         handlers=handlers,
@@ -187,6 +186,7 @@ def _serve_repository(
     requests.install()
     fetch.begin_waiting, fetch.end_waiting = requests.begin_waiting, requests.end_waiting
     record: str | None = None
+    nursery: trio.Nursery
 
     async def announce() -> None:
         nonlocal record
@@ -216,7 +216,6 @@ def _serve_repository(
             await pyfuse3.main(_TASKS, _TASKS)
             nursery.cancel_scope.cancel()
 
-    nursery: trio.Nursery
     gc.freeze()  # modules are never garbage
     try:
         trio.run(main)

@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
@@ -17,7 +17,7 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, FU
 from spraydry.errors import CorruptData, SprayDryError
 from spraydry.format.links import Links
 from spraydry.format.tree import DIRECTORY, FILE, SYMLINK, Runs
-from spraydry.mount.attributes import FOREVER_S, LIVE_S, Attributes, Owner, own_xattr, xattrs_of
+from spraydry.mount.attributes import FOREVER_S, LIVE_S, Attributes, Owner, listed, own_xattr, xattrs_of
 from spraydry.mount.contents import Contents
 from spraydry.mount.fetch import ChunkFetcher, Missing
 from spraydry.mount.inodes import FUSE_ROOT, Node, Numbering
@@ -33,14 +33,14 @@ READ_AHEAD_BYTES = 2 << 20
 _SEQUENTIAL_BYTES = 1 << 20  # the kernel's own read-ahead asks for several pieces at once, in any order
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 
-Handler = Callable[Concatenate["VersionFs", P], Awaitable[T]]
+Handler = Callable[Concatenate["VersionFs", P], Coroutine[Any, Any, T]]
 
 
 def guarded(handler: Handler[P, T]) -> Handler[P, T]:
-    """An exception other than FUSEError would end the main loop and with it the mount: it is logged, and answered EIO."""
+    """An exception other than FUSEError would end the main loop and with it the mount: log it, and answer EIO."""
 
     @functools.wraps(handler)
-    async def guard(self: VersionFs, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def guard(self: VersionFs, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await handler(self, *args, **kwargs)
         except FUSEError:
@@ -170,7 +170,7 @@ class VersionFs(pyfuse3.Operations):
                 shown.entry_timeout = LIVE_S
                 return shown
         absent = EntryAttributes()
-        absent.st_ino = 0  # type: ignore[assignment]
+        absent.st_ino = 0
         absent.entry_timeout = FOREVER_S if isinstance(place, Node) else LIVE_S
         return absent
 
@@ -229,7 +229,7 @@ class VersionFs(pyfuse3.Operations):
         place = self._directories[fh]
         for at in (0, 1):  # `.` and `..` come first
             if start_id <= at:
-                shown = await self._fetch.run(lambda at=at: self._show(self._parent(place) if at else place))
+                shown = await self._fetch.run(self._show, self._parent(place) if at else place)
                 if not pyfuse3.readdir_reply(token, b".." if at else b".", shown, at + 1):
                     return
         if isinstance(place, Node):
@@ -253,9 +253,9 @@ class VersionFs(pyfuse3.Operations):
         first_ino = numbering.first_ino + first
         total = directory.end - first
         while offset < total:
-            page, base, place = await self._fetch.run(directory.tree.leaf, offset)
+            page, base, begin = await self._fetch.run(directory.tree.leaf, offset)
             offsets = page.offsets
-            for place in range(place, len(offsets) - 1):
+            for place in range(begin, len(page.items)):
                 entry: Any = page.items[place]
                 if entry.group is None:
                     fill(attributes, entry, first_ino + base + offsets[place], 1)
@@ -286,7 +286,7 @@ class VersionFs(pyfuse3.Operations):
         return FileInfo(fh=handle, keep_cache=True)
 
     @guarded
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
         file = self._files[fh]
         content = file.content
         if isinstance(content, bytes):
@@ -295,14 +295,14 @@ class VersionFs(pyfuse3.Operations):
                 chunk = await self._fetch.get(content)
             if len(chunk) != file.size:
                 raise CorruptData(f"chunk {content.hex()} has {len(chunk)} bytes, the entry says {file.size}")
-            return chunk[off : off + size]  # type: ignore[return-value]  # any buffer is taken, without a copy
+            return chunk[off : off + size]
         if not isinstance(content, Runs):
             return b""
         stop = min(off + size, file.size)
         if abs(off - file.next) <= _SEQUENTIAL_BYTES:
             self._read_ahead(file, content, stop)
         file.next = stop
-        return await self._fetch.run(self._contents.read, content, file.size, off, stop)  # type: ignore[return-value]
+        return await self._fetch.run(self._contents.read, content, file.size, off, stop)
 
     def _read_ahead(self, file: _File, content: Runs, stop: int) -> None:
         """Begin to load what a sequential reader will ask for next, half of READ_AHEAD_BYTES at a time."""
@@ -345,21 +345,21 @@ class VersionFs(pyfuse3.Operations):
     async def getxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext) -> bytes:
         return await self._fetch.run(self._getxattr, inode, name)
 
-    def _listxattr(self, ino: int, privileged: bool) -> list[bytes]:
+    def _listxattr(self, ino: int, privileged: bool) -> list[pyfuse3.XAttrNameT]:
         node = self._node(ino)
         if node is None or not node.entry.xattrs:
             return []
-        names = [name for name, _ in xattrs_of(node.entry, self._fetch.chunk)]
-        return names if privileged else [name for name in names if not name.startswith(b"trusted.")]
+        names = listed(xattrs_of(node.entry, self._fetch.chunk))
+        return [pyfuse3.XAttrNameT(name) for name in names if privileged or not name.startswith(b"trusted.")]
 
     @guarded
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
-        return await self._fetch.run(self._listxattr, inode, ctx.uid == 0)  # type: ignore[return-value]
+        return await self._fetch.run(self._listxattr, inode, ctx.uid == 0)
 
     # -- writing, of any kind
 
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise FUSEError(errno.EROFS)
 
-    setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse  # type: ignore[assignment]
-    write = create = setxattr = removexattr = _refuse  # type: ignore[assignment]
+    setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
+    write = create = setxattr = removexattr = _refuse

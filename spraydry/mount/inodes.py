@@ -12,8 +12,8 @@ from spraydry.format.tree import Entry, Page, Subtree, Tree
 
 FUSE_ROOT = 1
 
-# In a mount of several versions each one has the numbers from its log slot << SLOT_SHIFT on; those below 1 << SLOT_SHIFT
-# are left for the folders above the versions. Slots are never reused, so neither are numbers.
+# In a mount of several versions each one has the numbers from its log slot << SLOT_SHIFT on; those below are left for
+# the folders above the versions. Slots are never reused, so neither are numbers.
 SLOT_SHIFT = 40
 MAX_INODES = 1 << SLOT_SHIFT
 MAX_SLOT = 1 << 22  # so that every number stays below 2^62

@@ -9,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import stat
 import subprocess
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from spraydry.errors import MountError
 
 FSTYPE = "fuse.spraydry"
 _DETACH = 2  # MNT_DETACH
+_ENDS_BY_ITSELF_S = 3.0
 _END_WITHIN_S = 30.0
 
 
@@ -125,14 +127,21 @@ def take_down(point: str, lazy: bool = False) -> None:
     daemon = _daemon(mounted)
     try:
         unmount(point, detach=lazy)
-        if daemon is not None and not lazy and not select.select([daemon], [], [], _END_WITHIN_S)[0]:
-            raise MountError(f"{point} is unmounted, but its daemon has not ended after {_END_WITHIN_S:.0f} seconds")
+        if daemon is not None and not lazy and not _ended(daemon, _ENDS_BY_ITSELF_S):
+            # Another mount namespace (of a container, of a service) still has the mount; here it was to end.
+            signal.pidfd_send_signal(daemon, signal.SIGTERM)
+            if not _ended(daemon, _END_WITHIN_S):
+                raise MountError(f"{point} is unmounted, but its daemon does not end: a store that does not answer?")
     finally:
         if daemon is not None:
             os.close(daemon)
 
 
-# -- which process serves a mount: a small file for each, named by the device number, in a folder only its user can write
+def _ended(daemon: int, within_s: float) -> bool:
+    return bool(select.select([daemon], [], [], within_s)[0])
+
+
+# -- which process serves a mount: a small file for each, named by the device number, in a folder only its user writes
 
 
 def _folder(uid: int) -> str:
@@ -175,8 +184,8 @@ def _started(pid: int) -> int:
 
 
 def _daemon(mounted: Mounted) -> int | None:
-    """A descriptor of the process that serves a mount, readable once it has ended; None if it is not known. It is only
-    ever waited for, so it does no harm if its user wrote nonsense into the record."""
+    """A descriptor of the process that serves a mount, readable once it has ended; None if it is not known. Whatever
+    its user wrote into the record, it is a process of that user."""
     uid = os.geteuid() if mounted.owner is None else mounted.owner
     folder = _folder(uid)
     if not _usable(folder, uid):
@@ -185,7 +194,7 @@ def _daemon(mounted: Mounted) -> int | None:
         with open(os.path.join(folder, "mount-" + mounted.device.replace(":", "-")), encoding="ascii") as file:
             record = json.load(file)
         daemon = os.pidfd_open(record["pid"])
-        if _started(record["pid"]) == record["started"]:
+        if os.stat(f"/proc/{record['pid']}").st_uid == uid and _started(record["pid"]) == record["started"]:
             return daemon
         os.close(daemon)
     except (OSError, ValueError, KeyError, TypeError):

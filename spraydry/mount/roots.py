@@ -1,4 +1,4 @@
-"""The two levels above the versions when a whole repository is mounted: a folder for each root, in it its versions. Pure."""
+"""The two levels above the versions when a whole repository is mounted: a folder a root, in it its versions. Pure."""
 
 from __future__ import annotations
 
