@@ -28,7 +28,7 @@ _WORTH = 32
 _TRIALS = "dictionary-trials"
 _GAINS = "dictionary-gains"
 
-N = TypeVar("N", int, float)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Choice:
             self._begin_trials()
 
     def _begin_trials(self) -> None:
-        before = _read(self._repository, _TRIALS, dict[bytes, int])
+        before = _read(self._repository, _TRIALS, dict[bytes, tuple[int, int]])
         records = self._repository.log.records
         settled = {one for r in records if isinstance(r, DictionariesRecord) for one, _ in r.adopted}
         try:
@@ -165,7 +165,9 @@ class Choice:
         for candidate in candidates:
             if candidate.frame_class not in settled | self._trials.keys():
                 try:
-                    self._trials[candidate.frame_class] = _Trial(candidate.load(), before.get(candidate.digest, 0))
+                    self._trials[candidate.frame_class] = _Trial(
+                        candidate.load(), *before.get(candidate.digest, (0, 0))
+                    )
                 except DictionaryMissing:
                     continue
 
@@ -191,8 +193,7 @@ class Choice:
             if trial.saved >= len(trial.dictionary.plain):
                 keep(self._repository, trial.dictionary)
                 self._adopted[frame_class] = self._new[frame_class] = trial.dictionary.digest
-                if trial.tries:
-                    self._gains[trial.dictionary.digest] = trial.saved_here / trial.plainly_bytes
+                self._gains[trial.dictionary.digest] = trial.saved / trial.plainly
                 del self._trials[frame_class]
 
     def finish(self) -> None:
@@ -202,36 +203,40 @@ class Choice:
             adopt(self._repository, mine, "ingest")
             remember_gains(self._repository, self._gains)
             self._new, self._gains = {}, {}
-        savings = {trial.dictionary.digest: trial.saved for trial in self._trials.values() if trial.saved > 0}
-        if savings != _read(self._repository, _TRIALS, dict[bytes, int]):
+        savings = {
+            trial.dictionary.digest: (trial.saved, trial.plainly) for trial in self._trials.values() if trial.saved > 0
+        }
+        if savings != _read(self._repository, _TRIALS, dict[bytes, tuple[int, int]]):
             self._repository.catalog.remember(_TRIALS, msgspec.msgpack.encode(savings))
 
 
 @dataclass
 class _Trial:
-    """What a dictionary would have saved so far: `saved` bytes in all runs, the rest in this run."""
+    """What a dictionary would have `saved` so far in frames that take `plainly` bytes; the rest is of this run alone."""
 
     dictionary: frames.Dictionary
     saved: int
+    plainly: int
     tries: int = 0
-    plainly_bytes: int = 0
     saved_here: int = 0
+    plainly_here: int = 0
 
     @property
     def goes_on(self) -> bool:
-        return self.tries < _TRIES or self.saved_here * _WORTH >= self.plainly_bytes
+        return self.tries < _TRIES or self.saved_here * _WORTH >= self.plainly_here
 
     def note(self, without_bytes: int, with_bytes: int) -> None:
         self.tries += 1
-        self.plainly_bytes += without_bytes
-        self.saved_here += without_bytes - with_bytes
         self.saved += without_bytes - with_bytes
+        self.saved_here += without_bytes - with_bytes
+        self.plainly += without_bytes
+        self.plainly_here += without_bytes
 
 
-def _read(repository: Repository, key: str, kind: type[dict[bytes, N]]) -> dict[bytes, N]:
-    value = repository.catalog.state(key)
+def _read(repository: Repository, key: str, kind: type[dict[bytes, V]]) -> dict[bytes, V]:
+    remembered = repository.catalog.state(key)
     try:
-        found: dict[bytes, N] = msgspec.msgpack.decode(value, type=kind) if value else {}
+        found: dict[bytes, V] = msgspec.msgpack.decode(remembered, type=kind) if remembered else {}
     except msgspec.MsgspecError:
         return {}  # what is remembered only spares a trial, or tells people something
-    return {name: number for name, number in found.items() if len(name) == DIGEST_BYTES}
+    return {name: value for name, value in found.items() if len(name) == DIGEST_BYTES}
