@@ -20,7 +20,7 @@ from spraydry.repository.repository import Repository, frame_info
 # in 26.2, of 768 KiB in 23.7, of 1 MiB in 22.5; a reader of one small file decodes a whole frame, 0.35 ms at 768 KiB.
 FRAME_TARGET_BYTES = 768 << 10
 _BATCH_BYTES = 8 << 20
-_RUN_BYTES = 32 << 20
+_RUN_BYTES = _BATCH_BYTES  # with each batch: on a full disk there is no room left to say later what was stored
 _RUN_ROWS = 100_000
 
 
@@ -135,35 +135,55 @@ class Writer:
             self._store()
 
     def _store(self) -> None:
+        infos: list[FrameInfo] = []
+        rows: list[Row] = []
         for names, encoded in self._encoded:
-            place = len(self._infos)
-            self._infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
+            place = len(self._infos) + len(infos)
+            infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
             lengths = encoded.header.lengths
-            self._rows += [
+            rows += [
                 Row(name, place, at, length)
                 for name, at, length in zip(names, accumulate(lengths, initial=0), lengths, strict=False)
             ]
-        self.written.frames += len(self._encoded)
-        self.written.stored_bytes += self._encoded_bytes
-        self._unpublished_bytes += self._encoded_bytes
-        publish = self._finishing or self._unpublished_bytes >= _RUN_BYTES or len(self._rows) >= _RUN_ROWS
+        unpublished_bytes = self._unpublished_bytes + self._encoded_bytes
+        publish = self._finishing or unpublished_bytes >= _RUN_BYTES or len(self._rows) + len(rows) >= _RUN_ROWS
         if not self._dry_run:
             self._broken = True  # until the batch is durable: a run must never name frames that were not stored
             with self.repository.batch():
                 self.repository.store.put_many("frames", ((e.name.hex(), e.stored) for _, e in self._encoded))
-                if publish and self._rows:
-                    run = encode_run(self._infos, self._rows)
-                    name = digest(run).hex()
-                    self.repository.store.put("index", name, run)
-                    self.repository.catalog.add_run(name, self._infos, self._rows, verified=True)
-            self._broken = False
+                if publish:
+                    self._publish(self._infos + infos, self._rows + rows)
+        self._infos += infos
+        self._rows += rows
+        self._unpublished_bytes = unpublished_bytes
+        self.written.frames += len(self._encoded)
+        self.written.stored_bytes += self._encoded_bytes
         self._encoded, self._encoded_bytes = [], 0
+        self._broken = False
         if publish and not self._dry_run:
             self._catalog_empty = self._catalog_empty and not self._rows
             self._infos, self._rows, self._unpublished_bytes = [], [], 0
             # The index knows these from now on; what is not stored yet must stay known here.
             self._pending = {name for filling in self._open.values() for name in filling.names}
             self._pending.update(name for names, _ in self._waiting for name in names)
+
+    def _publish(self, infos: list[FrameInfo], rows: list[Row]) -> None:
+        if rows:
+            run = encode_run(infos, rows)
+            name = digest(run).hex()
+            self.repository.store.put("index", name, run)
+            self.repository.catalog.add_run(name, infos, rows, verified=True)
+
+    def keep(self) -> None:
+        """Publish what was stored, before giving up, so that it need not be stored again. After a failure to store that
+        is what was durable before."""
+        if self._dry_run:
+            return
+        if self._broken:
+            with self.repository.batch():
+                self._publish(self._infos, self._rows)
+        else:
+            self.finish()
 
     def finish(self) -> Written:
         """Store and publish all that was added; everything is durable when it returns. More may be added after.

@@ -63,6 +63,8 @@ def _translated(path: str) -> Iterator[None]:
     except apsw.CantOpenError as error:
         raise StoreError(f"{path} cannot be opened: {error}") from None
     except apsw.IOError as error:
+        if _is_full(path):  # of its shared memory, SQLite does not say that the disk is full
+            raise StoreFull(f"no room is left for {path}: free some space and run the command again") from None
         raise StoreError(f"{path} cannot be read or written: {error}") from None
     except (apsw.Error, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
@@ -296,6 +298,13 @@ def scratch(cache_bytes: int) -> apsw.Connection:
     return connection
 
 
+@contextmanager
+def scratch_errors() -> Iterator[None]:
+    """Around the use of scratch databases: their errors as ours."""
+    with _translated("temporary files ($SQLITE_TMPDIR, $TMPDIR, /var/tmp)"):
+        yield
+
+
 class SqliteStore(Store):
     """Values as rows of one table. Blocks; threads may share it. `database` is there for a catalog in the same file."""
 
@@ -424,6 +433,14 @@ def _of_os(error: OSError, path: str) -> SprayDryError:
         error.errno or 0, StoreError
     )
     return kind(f"{path} cannot be made: {error.strerror}")
+
+
+def _is_full(path: str) -> bool:
+    try:
+        found = os.statvfs(os.path.dirname(path))
+    except (OSError, AttributeError):
+        return False
+    return found.f_bavail * found.f_frsize < 64 << 10
 
 
 def _file_system(path: str) -> str:

@@ -18,7 +18,7 @@ from spraydry.actions.ingest.content import Hashed, Read, Reader
 from spraydry.actions.ingest.nodes import Nodes
 from spraydry.actions.ingest.scan import Findings, Scanner, Source
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.errors import PathNotFound, UsageError
+from spraydry.errors import PathNotFound, StoreError, StoreFull, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE
 from spraydry.format.digest import digest
@@ -31,6 +31,7 @@ from spraydry.repository.repository import Repository, cache_folder
 from spraydry.repository.runs import merge_runs
 from spraydry.repository.scancache import ScanCache
 from spraydry.repository.writer import FRAME_TARGET_BYTES, Writer
+from spraydry.stores.sqlite import scratch_errors
 
 DEFAULT_MEMORY_BYTES = 300 << 20
 MIN_MEMORY_BYTES = 128 << 20
@@ -114,7 +115,7 @@ def ingest(
     read_files = read_bytes = 0
     findings = Findings()
     _raise_descriptor_limit()
-    with ExitStack() as stack:
+    with scratch_errors(), ExitStack() as stack:
         opened, top = _sources(paths, stack)
         began_at = repository.log.head[0]
         reader = Reader([source.fd for source in opened], parse_spec(spec))
@@ -266,10 +267,11 @@ def kept(writer: Writer, dry_run: bool) -> Iterator[None]:
     """When an ingest is interrupted, publish what was stored, so that the next one need not store it again."""
     try:
         yield
-    except BaseException:
-        if not dry_run:
+    except BaseException as error:
+        # A store that failed otherwise is not tried again: what it says of later writes cannot be relied on.
+        if not dry_run and not (isinstance(error, StoreError) and not isinstance(error, StoreFull)):
             with contextlib.suppress(Exception):
-                writer.finish()
+                writer.keep()
         raise
 
 

@@ -44,7 +44,7 @@ from spraydry.format.version import check_new_name
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
 from spraydry.repository.writer import Writer
-from spraydry.stores.sqlite import scratch
+from spraydry.stores.sqlite import scratch, scratch_errors
 
 _KINDS = {
     tarfile.DIRTYPE: DIRECTORY,
@@ -140,7 +140,7 @@ def ingest_tar(
     began_at = repository.log.head[0]
     files = size = 0
     try:
-        with Writer(repository, level, dry_run=dry_run) as writer, kept(writer, dry_run):
+        with scratch_errors(), Writer(repository, level, dry_run=dry_run) as writer, kept(writer, dry_run):
             members.put(b"", Entry(b"", DIRECTORY, 0o755, 0, 0, 0, 0, 0, None, (), None))
             try:
                 with tarfile.open(fileobj=stream, mode="r|*", bufsize=1 << 20) as archive:
