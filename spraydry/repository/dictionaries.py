@@ -212,7 +212,7 @@ class Choice:
 
 @dataclass
 class _Trial:
-    """What a dictionary would have `saved` so far in frames that take `plainly` bytes; the rest is of this run alone."""
+    """What a dictionary would have `saved` so far in frames that take `plainly` bytes; the rest is of this run."""
 
     dictionary: frames.Dictionary
     saved: int
