@@ -6,7 +6,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import msgspec
 
@@ -19,7 +19,7 @@ from spraydry.actions.ingest.nodes import Node, Nodes
 from spraydry.actions.ingest.scan import Findings
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import CorruptData, UsageError
-from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
+from spraydry.format.chunker import DEFAULT_SPEC, MAX_CHUNK_BYTES, parse_spec
 from spraydry.format.classes import TREE, class_of
 from spraydry.format.digest import digest, hasher
 from spraydry.format.frame import DEFAULT_LEVEL
@@ -38,6 +38,7 @@ from spraydry.format.tree import (
     check_entry,
     check_name,
     decode_entry,
+    decode_xattrs,
     encode_entry,
 )
 from spraydry.format.version import check_new_name
@@ -54,6 +55,22 @@ _KINDS = {
     tarfile.BLKTYPE: BLOCK,
 }
 _XATTR = "SCHILY.xattr."
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. The library takes a stream that ends in the midst of one, without the mark that ends a stream,
+    or with a damaged one, for complete; here that is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if len(buf) != tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("unexpected end of data")
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
 class _Members:
@@ -139,11 +156,13 @@ def ingest_tar(
     members, nodes = _Members(), Nodes()
     began_at = repository.log.head[0]
     files = size = 0
+    is_tar = False
     try:
         with scratch_errors(), Writer(repository, level, dry_run=dry_run) as writer, kept(writer, dry_run):
             members.put(b"", Entry(b"", DIRECTORY, 0o755, 0, 0, 0, 0, 0, None, (), None))
             try:
-                with tarfile.open(fileobj=stream, mode="r|*", bufsize=1 << 20) as archive:
+                with tarfile.open(fileobj=stream, mode="r|*", bufsize=1 << 20, tarinfo=_Header) as archive:
+                    is_tar = True
                     for member in archive:
                         archive.members = []  # type: ignore[attr-defined]  # it keeps them all
                         path = _parts(member.name)
@@ -157,7 +176,7 @@ def ingest_tar(
                         files, size = files + 1, size + member.size
                         progress(Done("reading", files, size))
             except tarfile.ReadError as error:
-                if not files:
+                if not is_tar:
                     raise UsageError(f"standard input is no tar stream: {error}") from None
                 raise CorruptData(f"the tar stream is damaged or cut short: {error}; nothing was committed") from None
             except EOFError:
@@ -228,7 +247,7 @@ def _take(
             members.put(above, _entry(member, path[depth - 1], DIRECTORY, 0, None, (), 0o755))
     if member.islnk():
         target = _parts(member.linkname)
-        if target is None or not members.link(key, b"\0".join(target), name):
+        if not path or target is None or not members.link(key, b"\0".join(target), name):
             findings.problems.append((b"/".join(path), f"a hardlink to {member.linkname!r}, which is not there"))
         return
     if any(key.startswith("SCHILY.acl.") for key in member.pax_headers):
@@ -243,6 +262,9 @@ def _take(
     kept_xattrs: Xattrs | bytes = xattrs
     if (plain := outsized(xattrs)) is not None:
         kept_xattrs = digest(plain)
+        decode_xattrs(plain)
+        if len(plain) > MAX_CHUNK_BYTES:
+            raise CorruptData("extended attributes too large to be kept")
         writer.add(kept_xattrs, plain, TREE)
     kind = FILE if member.isreg() else _KINDS.get(member.type)
     if kind is None:
@@ -257,7 +279,9 @@ def _take(
     elif kind in (CHARACTER, BLOCK):
         content = member.devmajor << 32 | member.devminor
     entry = _entry(member, name, kind, size, content, kept_xattrs, member.mode & 0o7777)
-    if kind != DIRECTORY:
+    if kind == DIRECTORY:
+        check_entry(msgspec.structs.replace(entry, kind=FIFO), root=True)  # what it holds is not known yet
+    else:
         check_entry(entry)
     members.put(key, entry)
 
@@ -297,6 +321,10 @@ def _entry(
         nanoseconds = int(Decimal(member.pax_headers.get("mtime", repr(member.mtime))).scaleb(9))
     except (InvalidOperation, ValueError, OverflowError):
         nanoseconds = 0
+    except ArithmeticError:
+        raise CorruptData("a time that cannot be") from None
     seconds, rest = divmod(nanoseconds, 10**9)
+    if abs(seconds) >= 1 << 62:
+        raise CorruptData("a time that cannot be")
     uid, gid = (number if 0 <= number < 0xFFFFFFFF else 65534 for number in (member.uid, member.gid))
     return Entry(name, kind, mode, uid, gid, seconds, rest, size, content, xattrs, None)
