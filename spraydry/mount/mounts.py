@@ -75,6 +75,9 @@ def check_point(point: str) -> None:
     """Make sure that something can be mounted there, cleaning up after a daemon that died. Raises MountError."""
     mounted = mounted_at(point)
     try:
+        if mounted is not None and mounted.fstype == FSTYPE:
+            os.statvfs(point)  # what `stat` says the kernel remembers beyond a daemon's death
+            raise MountError(f"{point} is mounted already: `spraydry umount {point}` takes it down")
         mode = os.stat(point).st_mode
     except FileNotFoundError:
         raise MountError(f"{point} does not exist: make the directory first") from None
@@ -84,8 +87,6 @@ def check_point(point: str) -> None:
         unmount(point, detach=True)
         check_point(point)
         return
-    if mounted is not None and mounted.fstype == FSTYPE:
-        raise MountError(f"{point} is mounted already: `spraydry umount {point}` takes it down")
     if not stat.S_ISDIR(mode):
         raise MountError(f"{point} is not a directory")
     try:

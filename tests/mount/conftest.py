@@ -1,0 +1,75 @@
+"""Real mounts for tests, and what they need."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from spraydry.mount.mounts import mounted_at
+
+SPRAYDRY = [str(Path(sys.executable).with_name("spraydry"))]
+
+Run = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def fuse() -> None:
+    """Skips a test, visibly, where nothing can be mounted."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("NOT TESTED: a kernel mount needs /dev/fuse, which is not there or not open to this user")
+
+
+@pytest.fixture
+def spraydry(
+    repository_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fuse: None
+) -> Iterator[Callable[..., Run]]:
+    """Runs the command line on the test's repository; takes down what is still mounted below tmp_path at the end."""
+    monkeypatch.setenv("SPRAYDRY_REPO", repository_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir(mode=0o700)
+
+    def run(*arguments: str, code: int = 0) -> Run:
+        done = subprocess.run([*SPRAYDRY, *arguments], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, (arguments, done.returncode, done.stderr)
+        assert len(done.stderr.splitlines()) <= 1 or code == 0, done.stderr
+        return done
+
+    yield run
+    for point in tmp_path.iterdir():
+        if mounted_at(str(point)) is not None:
+            subprocess.run([*SPRAYDRY, "umount", "--lazy", str(point)], check=False)
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Path:
+    """An empty directory to mount on."""
+    made = tmp_path / "mnt"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def log_text(tmp_path: Path) -> Callable[[], str]:
+    """What the daemons of this test have logged so far."""
+    return lambda: (tmp_path / "state" / "spraydry" / "mount.log").read_text()
+
+
+def daemon_of(point: Path) -> int:
+    """The process that serves a mount."""
+    mounted = mounted_at(str(point))
+    assert mounted is not None
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                command = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"mount" in command and os.fsencode(point) in command:
+                return int(process.name)
+    raise LookupError(f"nobody serves {point}")

@@ -1,0 +1,188 @@
+"""Mounting and unmounting: daemons that end, die, or cannot start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from spraydry.mount.mounts import mounted_at
+from spraydry.repository.repository import Repository
+from tests.mount.conftest import SPRAYDRY, Run, daemon_of
+from tests.versions import make_version
+
+pytestmark = pytest.mark.fuse
+
+Spraydry = Callable[..., Run]
+
+
+@pytest.fixture
+def version(repository: Repository) -> Repository:
+    """A repository with one small version."""
+    make_version(repository, "r", {b"a": b"1", b"d": {b"e": b"2"}})
+    return repository
+
+
+def running(pid: int) -> bool:
+    """Whether a process runs; one that has ended but was not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def ended(pid: int, within_s: float) -> bool:
+    until_s = time.monotonic() + within_s
+    while running(pid) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return not running(pid)
+
+
+def test_umount_returns_when_the_daemon_has_ended(version: Repository, spraydry: Spraydry, point: Path) -> None:
+    for _ in range(3):
+        spraydry("mount", "r", str(point))
+        daemon = daemon_of(point)
+        assert (point / "a").read_bytes() == b"1"
+        spraydry("umount", str(point))
+        assert not running(daemon) and mounted_at(str(point)) is None
+
+
+@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="NOT TESTED: needs fusermount3 (package fuse3)")
+def test_fusermount_ends_the_daemon(version: Repository, spraydry: Spraydry, point: Path) -> None:
+    spraydry("mount", "r", str(point))
+    daemon = daemon_of(point)
+    os.listdir(point)
+    subprocess.run(["fusermount3", "-u", str(point)], check=True)
+    assert ended(daemon, 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_unmount_also_with_open_files(
+    version: Repository, spraydry: Spraydry, point: Path, number: signal.Signals
+) -> None:
+    spraydry("mount", "r", str(point))
+    daemon = daemon_of(point)
+    file = os.open(point / "a", os.O_RDONLY)
+    os.kill(daemon, number)
+    assert ended(daemon, 5)
+    with suppress(OSError):  # it tells that nobody serves it any more
+        os.close(file)
+    assert mounted_at(str(point)) is None and os.listdir(point) == []
+
+
+def test_a_busy_mount_says_so(version: Repository, spraydry: Spraydry, point: Path) -> None:
+    spraydry("mount", "r", str(point))
+    with open(point / "a", "rb") as file:
+        assert "in use" in spraydry("umount", str(point), code=10).stderr
+        spraydry("umount", "--lazy", str(point))
+        assert file.read() == b"1"
+
+
+def test_a_daemon_that_died_is_cleaned_up_by_the_next_mount(
+    version: Repository, spraydry: Spraydry, point: Path
+) -> None:
+    spraydry("mount", "r", str(point))
+    daemon = daemon_of(point)
+    (point / "a").read_bytes()
+    os.kill(daemon, signal.SIGKILL)
+    assert ended(daemon, 5)
+    with pytest.raises(OSError):
+        os.listdir(point)
+    spraydry("mount", "r", str(point))
+    assert (point / "a").read_bytes() == b"1"
+    spraydry("umount", str(point))
+    assert mounted_at(str(point)) is None
+
+
+def test_in_front(version: Repository, spraydry: Spraydry, point: Path) -> None:
+    with subprocess.Popen([*SPRAYDRY, "mount", "-f", "r", str(point)], stdout=subprocess.PIPE, text=True) as front:
+        assert front.stdout is not None
+        assert "mounted" in front.stdout.readline()
+        assert (point / "d" / "e").read_bytes() == b"2"
+        front.send_signal(signal.SIGINT)
+        assert front.wait(10) == 0
+    assert mounted_at(str(point)) is None
+
+
+def test_what_cannot_be_mounted(version: Repository, spraydry: Spraydry, point: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    (full / "x").mkdir(parents=True)
+    file = tmp_path / "file"
+    file.touch()
+
+    def refused(code: int, *arguments: str) -> str:
+        return spraydry("mount", *arguments, code=code).stderr
+
+    assert "does not exist" in refused(10, "r", str(tmp_path / "absent"))
+    assert "not a directory" in refused(10, "r", str(file))
+    assert "not empty" in refused(10, "r", str(full))
+    assert "no root 'nix'; there is r" in refused(4, "nix", str(point))
+    assert "no version 'v7'" in refused(4, "r@v7", str(point))
+    assert "holds no 'x'" in refused(4, "r:x", str(point))
+    assert "not a directory" in refused(10, "r:a", str(point))
+    assert "not a size" in refused(2, "r", str(point), "--cache", "12Q")
+    assert "UID:GID" in refused(2, "r", str(point), "--owner", "me")
+    assert "suid and dev" in refused(2, "r", str(point), "-o", "rw")
+    assert "is not a mount of spraydry" in spraydry("umount", str(point), code=10).stderr
+    spraydry("mount", "r", str(point))
+    assert "mounted already" in refused(10, "r", str(point))
+    assert os.listdir(point) == ["a", "d"]
+
+
+def test_what_is_missing_is_named(
+    version: Repository, spraydry: Spraydry, point: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spraydry.errors import MountError
+    from spraydry.mount import mounts
+
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(MountError, match=r"spraydry\[mount\]"):
+            mounts.check_fuse()
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "exists", lambda path: False)
+        with pytest.raises(MountError, match="apt install fuse3"):
+            mounts.check_fuse()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 1000)
+        patch.setattr(shutil, "which", lambda name: None)
+        with pytest.raises(MountError, match="apt install fuse3"):
+            mounts.check_fuse()
+
+
+@pytest.mark.root
+def test_an_unprivileged_user(version: Repository, tmp_path: Path, repository_path: str, fuse: None) -> None:
+    """Through fusermount3, in a mount namespace of its own where anyone may open /dev/fuse."""
+    if os.geteuid() != 0 or shutil.which("fusermount3") is None:
+        pytest.skip("NOT TESTED: needs root, and fusermount3 (package fuse3)")
+    version.close()
+    script = tmp_path / "script"
+    home = tmp_path / "home"
+    (home / "mnt").mkdir(parents=True)
+    shutil.copy(repository_path, home / "repository.sqlite")
+    for path in (home, home / "mnt", home / "repository.sqlite"):
+        os.chown(path, 1000, 1000)
+    for folder in (tmp_path, *tmp_path.parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    script.write_text(
+        "set -e\n"
+        f"mknod {tmp_path}/fuse c 10 229; chmod 666 {tmp_path}/fuse; mount --bind {tmp_path}/fuse /dev/fuse\n"
+        f"export HOME={home} XDG_STATE_HOME={home} XDG_RUNTIME_DIR= SPRAYDRY_REPO={home}/repository.sqlite\n"
+        f'run() {{ setpriv --reuid 1000 --regid 1000 --clear-groups --no-new-privs=false "$@" 2>&1; }}\n'.replace(
+            " --no-new-privs=false", ""
+        )
+        + f"run {SPRAYDRY[0]} mount r {home}/mnt\n"
+        f"run cat {home}/mnt/a; grep spraydry /proc/self/mounts\n"
+        f"run {SPRAYDRY[0]} umount {home}/mnt; ! grep spraydry /proc/self/mounts\n"
+        f"! run {SPRAYDRY[0]} mount r {home}/mnt -o suid\n"
+    )
+    done = subprocess.run(["unshare", "-m", "sh", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("1spraydry ") and "nosuid,nodev" in done.stdout and "user_id=1000" in done.stdout
