@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from spraydry.actions.ingest import ingest
 from spraydry.actions.train import samples, train, undo
 from spraydry.actions.train.samples import HeldOut, Lot, Source, held_out_frames, read_samples, stored_samples
+from spraydry.cli import run
 from spraydry.errors import RootNotFound, UsageError
 from spraydry.format import dictionary as dictionaries
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
@@ -190,3 +192,27 @@ def test_training_is_deterministic_and_wants_enough(rng: random.Random) -> None:
     assert len(first.plain) <= 16 << 10
     assert dictionaries.train(documents[:5], 16 << 10) is None
     assert dictionaries.train([b"x"] * 100, 16 << 10) is None
+
+
+def test_the_verbs(small: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    small.close()
+
+    def spraydry(*arguments: str, code: int = 0) -> str:
+        assert run(["--repo", small.url, *arguments]) == code
+        return capsys.readouterr().out
+
+    assert "would be adopted" in spraydry("train", "--size", "16K", "--dry-run")
+    assert [one["stored"] for one in json.loads(spraydry("dictionaries", "--json"))] == [False] * 5
+    told = spraydry("train", "--size", "16K")
+    assert "json" in told and "adopted" in told and "spraydry train --undo" in told
+    listed = json.loads(spraydry("dictionaries", "--json"))
+    assert listed[0]["adopted"] == ["json"] and listed[0]["stored"] and listed[0]["gain"] > 0
+    saved = json.loads(spraydry("recompress", "--json", "--budget", "100M"))
+    assert saved["complete"] and saved["saved_bytes"] > 0 and saved["new_frames"] < saved["old_frames"]
+    assert "nothing got smaller" in spraydry("recompress")
+    assert "in use again: none" in spraydry("train", "--undo")
+    spraydry("train", "--undo", "--dry-run", code=2)
+    spraydry("train", "--size", "12Q", code=2)
+    spraydry("recompress", "--level", "99", code=2)
+    spraydry("recompress", "--budget", "12Q", code=2)
+    spraydry("train", "nothing-of-that-name", code=4)
