@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from spraydry.errors import CorruptData
+from spraydry.errors import CorruptData, StoreError, ValueNotFound
 from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
 from spraydry.repository.repository import Repository
@@ -14,18 +14,29 @@ _MANY = 8
 
 
 def merge_runs(repository: Repository) -> int:
-    """Merge the small runs of a store when there are many; the number of runs that were merged."""
-    small = [stored.name for stored in repository.store.list("index") if stored.size < _SMALL_BYTES]
+    """Merge the small runs of a store when there are many; the number of runs that were merged.
+
+    Only those the catalog has taken in: the merged run counts as taken. What cannot be merged now, because another
+    process is doing it, a run is damaged or there is no room, is left to the next time.
+    """
+    taken = repository.catalog.runs()
+    small = [
+        stored.name for stored in repository.store.list("index") if stored.size < _SMALL_BYTES and stored.name in taken
+    ]
     if len(small) < _MANY:
         return 0
-    replace_runs(repository, small, frozenset())
+    try:
+        replace_runs(repository, small, frozenset())
+    except (StoreError, CorruptData):
+        return 0
     return len(small)
 
 
 def replace_runs(repository: Repository, names: Collection[str], without: Collection[bytes]) -> None:
     """Put one run in the place of several, without the rows of the frames named in `without`.
 
-    The new run is stored before the old ones are removed, so at every moment each row is in some run.
+    The new run is stored before the old ones are removed, so at every moment each row is in some run. Raises
+    ValueNotFound when one of them is gone: another process was faster.
     """
     frames: list[FrameInfo] = []
     rows: list[Row] = []
@@ -41,6 +52,9 @@ def replace_runs(repository: Repository, names: Collection[str], without: Collec
                 frames.append(info)
         rows += [row._replace(frame=places[row.frame]) for row in run_rows if row.frame in places]
     with repository.batch():
+        for name in names:
+            if repository.store.size("index", name) is None:
+                raise ValueNotFound(f"index run {name} was replaced meanwhile")
         merged = ""
         if rows:
             run = encode_run(frames, rows)
