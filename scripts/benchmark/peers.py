@@ -123,7 +123,9 @@ class Peer:
         except subprocess.TimeoutExpired:
             raise PeerError("the first ls hangs") from None
         if listed.returncode or not listed.stdout:
-            raise PeerError("the first ls failed")
+            raise PeerError(
+                f"the first ls failed: {listed.stderr.decode(errors='replace').strip() or 'nothing is there'}"
+            )
         return time.monotonic() - began
 
     def unmount(self) -> None:
@@ -150,6 +152,16 @@ class Spraydry(Peer):
 
     def missing(self) -> str | None:
         return None if shutil.which(self.program) else f"{self.program} is not there: run scripts/setup"
+
+    def version(self) -> str:
+        """With the commit, where it runs from a checkout."""
+        version, top = super().version(), os.path.dirname(self.program)
+        git = ["git", "-C", top or ".", "describe", "--always", "--dirty=, modified"]
+        try:
+            told = subprocess.run(git, capture_output=True, text=True)
+        except OSError:
+            return version
+        return f"{version} ({told.stdout.strip()})" if told.returncode == 0 else version
 
     def words(self, *more: str) -> list[str]:
         return [self.program, "--repo", os.path.join(self.store, "repository.sqlite"), *more]
