@@ -97,7 +97,9 @@ def build(
         encoded, size = (read, read_size) if node.entry is None else (node.entry, node.size)
         if node.hardlinked:
             first, path_of_first, count = nodes.link(node.device, node.inode)
-            encoded = encoded if first == node.id else nodes.entry(first)
+            if first != node.id:
+                encoded = nodes.entry(first)
+                node = node._replace(ctime_ns=before_ns)  # what is remembered of the first name will do
             if encoded is None:
                 continue
             group = group_of(path_of_first) if count > 1 else None

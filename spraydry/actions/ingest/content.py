@@ -38,13 +38,17 @@ class Chunk(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What became of a file: its encoded entry (None: it could not be read), size, chunks, and what there is to say."""
+    """What became of a file: its encoded entry (None: it could not be read), size, chunks, and what there is to say.
+
+    Not `same`: another inode was at its path by then, so what was scanned must not stand for what was read.
+    """
 
     work: Work
     entry: bytes | None
     size: int
     chunks: Sequence[Chunk]
     problem: str | None
+    same: bool = True
 
 
 @dataclass
@@ -254,7 +258,8 @@ class Reader:
             kept = digest(plain)
             chunks.append(Chunk(TREE, kept, plain))
         entry = entry_of(work.name, status, size, content, xattrs if kept is None else kept)
-        return Read(work, encode_entry(entry), size, chunks, problem)
+        same = (status.st_ino, status.st_dev) == (work.inode, work.device)
+        return Read(work, encode_entry(entry), size, chunks, problem, same)
 
     # -- large files
 
@@ -278,7 +283,7 @@ class Reader:
                     stream.hash.update(block)
                     at += len(block)
                     following = _read_at(fd, at, buffer)
-                    if not following:
+                    if not following or at > status.st_size:  # it may grow as fast as it is read
                         break
                     yield Window(stream, segmenter.feed(block, False), None)
                     block = following

@@ -256,7 +256,7 @@ def _store(writer: Writer, nodes: Nodes, findings: Findings, sources: Sequence[S
         for name_class, name, plain in read.chunks:
             writer.add(name, plain, name_class, name not in unknown)
         if read.entry is not None:
-            nodes.found(read.work.id, read.entry, read.size)
+            nodes.found(read.work.id, read.entry, read.size, read.same)
         if read.problem is not None:
             path = b"/".join((sources[read.work.source].base, read.work.directory + read.work.name))
             findings.problems.append((path, read.problem))

@@ -17,7 +17,7 @@ CREATE TABLE work(id INTEGER PRIMARY KEY, class TEXT, name BLOB, directory BLOB,
     inode INTEGER, size INTEGER);
 CREATE TABLE link(device INTEGER, inode INTEGER, first INTEGER, path BLOB, count INTEGER,
     PRIMARY KEY(device, inode)) WITHOUT ROWID;
-CREATE TABLE found(id INTEGER PRIMARY KEY, entry BLOB, size INTEGER);
+CREATE TABLE found(id INTEGER PRIMARY KEY, entry BLOB, size INTEGER, same INTEGER);
 """
 
 
@@ -63,7 +63,7 @@ class Nodes:
         self._database.execute(_SCHEMA)
         self._nodes: list[Node] = []
         self._work: list[Work] = []
-        self._found: list[tuple[int, bytes, int]] = []
+        self._found: list[tuple[int, bytes, int, bool]] = []
         self._next = 0
         self.files = 0
         self.bytes = 0
@@ -138,14 +138,15 @@ class Nodes:
         order = "class, name, size, source, directory"
         yield from map(Work._make, self._database.execute(f"SELECT * FROM work ORDER BY {order}"))
 
-    def found(self, id: int, entry: bytes, size: int) -> None:
-        """The entry of a file that was read. One that could not be read gets none, and is left out."""
-        self._found.append((id, entry, size))
+    def found(self, id: int, entry: bytes, size: int, same: bool) -> None:
+        """The entry of a file that was read; not the `same` where it is another inode's than the one scanned. One that
+        could not be read gets none, and is left out."""
+        self._found.append((id, entry, size, same))
         if len(self._found) >= _BUFFERED_ROWS:
             self._flush_found()
 
     def _flush_found(self) -> None:
-        self._database.executemany("INSERT OR REPLACE INTO found VALUES(?, ?, ?)", self._found)
+        self._database.executemany("INSERT OR REPLACE INTO found VALUES(?, ?, ?, ?)", self._found)
         self._found.clear()
 
     def entry(self, id: int) -> bytes | None:
@@ -157,13 +158,16 @@ class Nodes:
         return rows[0][0] if rows and isinstance(rows[0][0], bytes) else None
 
     def preorder(self) -> Iterator[tuple[Node, bytes | None, int]]:
-        """Every node, with the entry and size that reading it gave, if it was read."""
+        """Every node, with the entry and size that reading it gave, if it was read. One that is not what was scanned is
+        as new as can be: nothing that is remembered of it would be right."""
         self._flush()
         self._flush_found()
         for row in self._database.execute(
-            "SELECT node.*, found.entry, found.size FROM node LEFT JOIN found ON found.id = node.id ORDER BY node.id"
+            "SELECT node.*, found.entry, found.size, found.same FROM node LEFT JOIN found ON found.id = node.id"
+            " ORDER BY node.id"
         ):
-            yield Node._make(row[:12]), row[12], row[13]
+            node = Node._make(row[:12])
+            yield node if row[14] != 0 else node._replace(ctime_ns=(1 << 63) - 1), row[12], row[13]
 
     def close(self) -> None:
         """Let the scratch database vanish."""
