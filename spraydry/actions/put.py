@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import msgspec
 
 from spraydry.actions.ingest.build import Built
 from spraydry.actions.ingest.commit import commit
-from spraydry.actions.ingest.content import WINDOW_BYTES, Segmenter
+from spraydry.actions.ingest.segments import store_stream
 from spraydry.errors import CorruptData, StoreUnavailable, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE, class_of
-from spraydry.format.digest import digest, hasher
 from spraydry.format.frame import DEFAULT_LEVEL
-from spraydry.format.manifest import encode_manifest, merged
-from spraydry.format.tree import DIRECTORY, FILE, Content, Entry, Runs, Subtree, TreeBuilder, check_name
+from spraydry.format.tree import DIRECTORY, FILE, Entry, Subtree, TreeBuilder, check_name
 from spraydry.format.version import check_new_name
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
@@ -60,7 +57,7 @@ def put_stream(
     newest = repository.log.newest(root)
     spec = newest.record.spec if newest else DEFAULT_SPEC
     with Writer(repository, level) as writer:
-        size, content = _store(writer, stream, spec, class_of(parts[-1]))
+        size, content = store_stream(writer, stream.read, parse_spec(spec), class_of(parts[-1]))
         entry = Entry(
             parts[-1], FILE, mode & 0o7777, os.geteuid(), os.getegid(), *divmod(now, 10**9), size, content, (), None
         )
@@ -92,46 +89,6 @@ def put_stream(
             repository.store.settle()
             return committed.version
     raise StoreUnavailable(f"others committed to {root!r} {_TRIES} times meanwhile; try again")
-
-
-def _store(writer: Writer, stream: BinaryIO, spec: str, frame_class: str) -> tuple[int, Content]:
-    """Cut and store a stream; its length and the content that names it."""
-    segmenter = Segmenter(parse_spec(spec))
-    whole = hasher()
-    runs: list[tuple[int, bytes | None]] = []
-    for window, last in _windows(stream):
-        whole.update(window)
-        for length, part in segmenter.feed(window, last):
-            chunk = None if part is None else digest(part)
-            runs.append((length, chunk))
-            if part is not None and chunk is not None:
-                writer.add(chunk, bytes(part), frame_class)
-    if not runs:
-        return 0, None
-    size = sum(length for length, _ in runs)
-    if len(runs) == 1 and runs[0][1] is not None:
-        return size, runs[0][1]
-    pages = encode_manifest(merged(runs))
-    for page, plain in pages:
-        writer.add(page, plain, TREE)
-    return size, Runs(whole.digest(), pages[-1][0], sum(length for length, chunk in runs if chunk is not None))
-
-
-def _windows(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
-    """The stream in windows of one length, the last one marked; nothing for an empty stream."""
-    window = _read(stream)
-    while window:
-        following = _read(stream)
-        yield window, not following
-        window = following
-
-
-def _read(stream: BinaryIO) -> bytes:
-    pieces, missing = [], WINDOW_BYTES
-    while missing and (piece := stream.read(missing)):
-        pieces.append(piece)
-        missing -= len(piece)
-    return b"".join(pieces)
 
 
 def _built(

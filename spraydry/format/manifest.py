@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -175,14 +175,3 @@ class Manifest:
             for low, end, item in zip((0, *page.ends), page.ends, page.items, strict=False):
                 if item is not None:
                     yield from self._pages(item, end - low, depth + 1)
-
-
-def merged(runs: Sequence[tuple[int, bytes | None]]) -> list[tuple[int, bytes | None]]:
-    """Runs with neighbouring holes joined, as a manifest must have them."""
-    out: list[tuple[int, bytes | None]] = []
-    for length, name in runs:
-        if name is None and out and out[-1][1] is None:
-            out[-1] = (out[-1][0] + length, None)
-        else:
-            out.append((length, name))
-    return out

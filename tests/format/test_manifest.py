@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import digest
-from spraydry.format.manifest import INDEX, MANIFEST, PAGE_SPANS, Manifest, Span, encode_manifest, merged
+from spraydry.format.manifest import INDEX, MANIFEST, PAGE_SPANS, Manifest, Span, encode_manifest
 from tests.format.samples import mutations
 
 Runs = list[tuple[int, bytes | None]]
@@ -34,6 +34,17 @@ def read(made: Runs) -> Manifest:
 def spans(made: Runs) -> list[Span]:
     starts = accumulate((length for length, _ in made), initial=0)
     return [Span(at, length, name) for at, (length, name) in zip(starts, made, strict=False)]
+
+
+def merged(made: list[tuple[int, bytes | None]]) -> list[tuple[int, bytes | None]]:
+    """Runs with neighbouring holes joined, as a manifest has them."""
+    out: list[tuple[int, bytes | None]] = []
+    for length, name in made:
+        if name is None and out and out[-1][1] is None:
+            out[-1] = (out[-1][0] + length, None)
+        else:
+            out.append((length, name))
+    return out
 
 
 any_runs = st.lists(
@@ -83,7 +94,6 @@ def test_a_long_hole_is_one_span() -> None:
         length - 12,
         7,
     ]
-    assert merged(made) == [(5, D), (length - 12, None), (7, D)]
     whole = encode_manifest([((1 << 63) - 1, None)])
     assert len(list(Manifest(whole[0][0], (1 << 63) - 1, dict(whole).__getitem__).spans(1 << 62))) == 1
 

@@ -230,7 +230,8 @@ def test_windows_and_whole_files_are_cut_alike(
     monkeypatch.setattr("spraydry.actions.ingest.content.LARGE_BYTES", 0)
     for window in (block, 4 * block):
         monkeypatch.setattr("spraydry.actions.ingest.content.WINDOW_BYTES", window)
-        monkeypatch.setattr("spraydry.actions.ingest.content._ZERO_WINDOW", bytes(window))
+        monkeypatch.setattr("spraydry.actions.ingest.content.ZERO_WINDOW", zeros := bytes(window))
+        monkeypatch.setattr("spraydry.actions.ingest.segments.ZERO_WINDOW", zeros)
         windows = taken(repository, source, root=f"w{window}", chunker="fastcdc:min=1K,avg=4K,max=16K")
         assert version_of(windows).record.entry == version_of(whole).record.entry
 

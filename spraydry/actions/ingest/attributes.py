@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from spraydry.format.chunker import MAX_CHUNK_BYTES
 from spraydry.format.tree import (
     BLOCK,
     CHARACTER,
@@ -87,7 +88,10 @@ def device_number(status: os.stat_result) -> int:
 
 
 def outsized(xattrs: Xattrs) -> bytes | None:
-    """The encoded attributes, if they are too many to stay in the entry."""
+    """The encoded attributes, if they are too many to stay in the entry. Raises OSError for more than a chunk holds."""
     if not xattrs or sum(len(name) + len(value) + 8 for name, value in xattrs) <= MAX_INLINE_XATTR_BYTES:
         return None
-    return encode_xattrs(xattrs)
+    plain = encode_xattrs(xattrs)
+    if len(plain) > MAX_CHUNK_BYTES:
+        raise OSError(errno.E2BIG, f"its extended attributes take more than {MAX_CHUNK_BYTES >> 20} MiB")
+    return plain

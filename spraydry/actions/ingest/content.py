@@ -10,21 +10,18 @@ from typing import NamedTuple
 
 from spraydry.actions.ingest.attributes import entry_of, outsized, read_xattrs
 from spraydry.actions.ingest.nodes import Work
-from spraydry.format.chunker import HOLE_BLOCK_BYTES, Chunker, zero_blocks
+from spraydry.actions.ingest.segments import WINDOW_BYTES, ZERO_WINDOW, ContentBuilder, Segmenter
+from spraydry.format.chunker import Chunker
 from spraydry.format.classes import TREE
 from spraydry.format.digest import Buffer, Hasher, digest, hasher
-from spraydry.format.manifest import encode_manifest, merged
-from spraydry.format.tree import Content, Runs, encode_entry
+from spraydry.format.tree import Content, encode_entry
 
-WINDOW_BYTES = 4 << 20
 LARGE_BYTES = 8 << 20  # files above are read in windows
 _BATCH_FILES = 64
 _BATCH_BYTES = 1 << 20
 _TRIES = 3
 _MAX_DIRECT_PATH = 4000
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-_ZERO_WINDOW = bytes(WINDOW_BYTES)
 
 CHANGED = "it changed while it was read; what was read last is kept"
 
@@ -58,8 +55,10 @@ class Stream:
     work: Work
     status: os.stat_result
     hash: Hasher = field(default_factory=lambda: hasher(large=True))
-    length: int = 0
-    runs: list[tuple[int, bytes | None]] = field(default_factory=list)
+    pages: list[Chunk] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.content = ContentBuilder(lambda name, plain: self.pages.append(Chunk(TREE, name, plain)))
 
 
 class Window(NamedTuple):
@@ -78,60 +77,6 @@ class Hashed(NamedTuple):
     window: Window
     runs: Sequence[tuple[int, bytes | None]]
     chunks: Sequence[Chunk]
-
-
-class Segmenter:
-    """Cuts a stream of blocks into chunks and holes. Blocks but the last must be multiples of HOLE_BLOCK_BYTES."""
-
-    def __init__(self, chunker: Chunker) -> None:
-        self._chunker = chunker
-        self._carry: Buffer = b""
-        self._fed = 0
-
-    def feed(self, block: Buffer, last: bool) -> list[tuple[int, Buffer | None]]:
-        """The runs that are complete now: (length, plain bytes), or (length, None) for a hole."""
-        runs: list[tuple[int, Buffer | None]] = []
-        if block is _ZERO_WINDOW:
-            self._end_of_data(runs)
-            self._fed += len(block)
-            return [*runs, (len(block), None)]
-        # A file below one block has no holes; a short zero block counts only behind whole ones.
-        zeros = zero_blocks(block) if self._fed or len(block) >= HOLE_BLOCK_BYTES else []
-        self._fed += len(block)
-        if True not in zeros:
-            self._data(block, runs)
-        else:
-            view, start = memoryview(block), 0
-            while start < len(zeros):
-                stop = start
-                while stop < len(zeros) and zeros[stop] == zeros[start]:
-                    stop += 1
-                part = view[start * HOLE_BLOCK_BYTES : stop * HOLE_BLOCK_BYTES]
-                if zeros[start]:
-                    self._end_of_data(runs)
-                    runs.append((len(part), None))
-                else:
-                    self._data(part, runs)
-                start = stop
-        if last:
-            self._end_of_data(runs)
-        return runs
-
-    def _data(self, part: Buffer, runs: list[tuple[int, Buffer | None]]) -> None:
-        buffer = memoryview(b"".join((self._carry, part)) if self._carry else part)
-        self._carry = buffer[self._take(buffer, False, runs) :]
-
-    def _end_of_data(self, runs: list[tuple[int, Buffer | None]]) -> None:
-        if self._carry:
-            self._take(memoryview(self._carry), True, runs)
-            self._carry = b""
-
-    def _take(self, buffer: memoryview, last: bool, runs: list[tuple[int, Buffer | None]]) -> int:
-        at = 0
-        for length in self._chunker.cut(buffer, last):
-            runs.append((length, buffer[at : at + length]))
-            at += length
-        return at
 
 
 class Reader:
@@ -223,14 +168,14 @@ class Reader:
 
     def _file(self, work: Work, fd: int, status: os.stat_result, plain: bytes, problem: str | None) -> Read:
         chunks: list[Chunk] = []
-        runs: list[tuple[int, bytes | None]] = []
+        content = ContentBuilder(lambda name, plain: chunks.append(Chunk(TREE, name, plain)))
         for length, part in Segmenter(self._chunker).feed(plain, True) if plain else ():
             name = None if part is None else digest(part)
-            runs.append((length, name))
+            content.add(length, name)
             if part is not None and name is not None:
                 chunks.append(Chunk(work.frame_class, name, part))
-        file_digest = runs[0][1] if len(runs) == 1 and runs[0][1] else digest(plain)
-        return self._entry(work, fd, status, len(plain), file_digest, runs, chunks, problem)
+        named = content.finish(lambda: digest(plain))
+        return self._entry(work, fd, status, len(plain), named, chunks, problem)
 
     def _entry(
         self,
@@ -238,21 +183,11 @@ class Reader:
         fd: int,
         status: os.stat_result,
         size: int,
-        file_digest: bytes,
-        runs: Sequence[tuple[int, bytes | None]],
+        content: Content,
         chunks: list[Chunk],
         problem: str | None,
     ) -> Read:
         xattrs = read_xattrs(fd)
-        content: Content
-        if not runs:
-            content = None
-        elif len(runs) == 1 and runs[0][1] is not None:
-            content = runs[0][1]
-        else:
-            pages = encode_manifest(merged(runs))
-            chunks += [Chunk(TREE, name, page) for name, page in pages]
-            content = Runs(file_digest, pages[-1][0], sum(length for length, name in runs if name is not None))
         kept: bytes | None = None
         if (plain := outsized(xattrs)) is not None:
             kept = digest(plain)
@@ -287,7 +222,6 @@ class Reader:
                         break
                     yield Window(stream, segmenter.feed(block, False), None)
                     block = following
-                stream.length = at
                 after = os.fstat(fd)
                 same = at == after.st_size and _unchanged(status, after)
                 stream.status = after
@@ -319,9 +253,8 @@ class Reader:
         except OSError as error:
             return Read(work, None, 0, (), error.strerror or str(error))
         try:
-            return self._entry(
-                work, fd, stream.status, stream.length, stream.hash.digest(), stream.runs, [], window.problem
-            )
+            content = stream.content.finish(stream.hash.digest)
+            return self._entry(work, fd, stream.status, stream.content.length, content, stream.pages, window.problem)
         except OSError as error:
             return Read(work, None, 0, (), error.strerror or str(error))
         finally:
@@ -363,6 +296,6 @@ def _read_at(fd: int, at: int, buffer: bytearray) -> bytes:
         if not count:
             break
         held += count
-    if held == WINDOW_BYTES and not buffer[0] and not buffer[-1] and buffer == _ZERO_WINDOW:
-        return _ZERO_WINDOW
+    if held == WINDOW_BYTES and not buffer[0] and not buffer[-1] and buffer == ZERO_WINDOW:
+        return ZERO_WINDOW
     return bytes(view[:held])

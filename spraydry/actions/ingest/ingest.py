@@ -46,7 +46,8 @@ _CLOCK_NS = 100_000_000
 class Ingested:
     """What came of an ingest. `version` is None after a dry run that would have made one.
 
-    `problems` and `left_out` are (path, why); with problems the version is incomplete.
+    `files` and `size` count regular files, `unchanged_files` those that were not opened, being as they were at the last
+    ingest. `problems` and `left_out` are (path, why); with problems the version is incomplete.
     """
 
     root: str
@@ -55,6 +56,7 @@ class Ingested:
     named: bool
     files: int
     size: int
+    unchanged_files: int
     read_files: int
     read_bytes: int
     new_bytes: int
@@ -63,11 +65,6 @@ class Ingested:
     seconds: float
     problems: list[tuple[bytes, str]] = field(default_factory=list)
     left_out: list[tuple[bytes, str]] = field(default_factory=list)
-
-    @property
-    def unchanged_files(self) -> int:
-        """Files that were not opened, being as they were at the last ingest."""
-        return self.files - self.read_files
 
 
 def ingest(
@@ -192,6 +189,7 @@ def ingest(
             named=named,
             files=nodes.files,
             size=nodes.bytes,
+            unchanged_files=nodes.known_files,
             read_files=nodes.work_files,
             read_bytes=nodes.work_bytes,
             new_bytes=written.plain_bytes,
@@ -246,7 +244,12 @@ def _large(reader: Reader, writer: Writer, hashed: Hashed) -> list[Read]:
     unknown = writer.unknown([chunk.name for chunk in hashed.chunks])
     for chunk in hashed.chunks:
         writer.add(chunk.name, chunk.plain, chunk.frame_class, chunk.name not in unknown)
-    hashed.window.stream.runs += hashed.runs
+    stream = hashed.window.stream
+    for length, name in hashed.runs:
+        stream.content.add(length, name)
+    for page in stream.pages:
+        writer.add(page.name, page.plain, page.frame_class)
+    stream.pages.clear()
     return [] if hashed.window.end is None else [reader.finish(hashed.window)]
 
 

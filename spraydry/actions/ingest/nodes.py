@@ -59,6 +59,7 @@ class Nodes:
     """Rows of one scan. For one thread; memory is bounded by the scratch database's cache."""
 
     def __init__(self) -> None:
+        """`files` and `bytes` count the regular files, `known_files` those the scan cache knew as they are."""
         self._database = scratch(_CACHE_BYTES)
         self._database.execute(_SCHEMA)
         self._nodes: list[Node] = []
@@ -67,6 +68,7 @@ class Nodes:
         self._next = 0
         self.files = 0
         self.bytes = 0
+        self.known_files = 0
         self.work_files = 0
         self.work_bytes = 0
 

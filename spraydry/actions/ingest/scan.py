@@ -278,9 +278,11 @@ class Scanner:
         ):
             entry = cached.entry
         id = nodes.new_id()
-        nodes.files += 1
-        nodes.bytes += size
-        if not nodes.files & 1023:
+        if kind == FILE:
+            nodes.files += 1
+            nodes.bytes += size
+            nodes.known_files += entry is not None
+        if not id & 1023:
             self.tick()
         self._findings.users.add(status.st_uid)
         self._findings.groups.add(status.st_gid)

@@ -13,17 +13,16 @@ import msgspec
 from spraydry.actions.ingest.attributes import outsized
 from spraydry.actions.ingest.build import build
 from spraydry.actions.ingest.commit import commit
-from spraydry.actions.ingest.content import WINDOW_BYTES, Segmenter
 from spraydry.actions.ingest.ingest import Ingested, kept
 from spraydry.actions.ingest.nodes import Node, Nodes
 from spraydry.actions.ingest.scan import Findings
+from spraydry.actions.ingest.segments import store_stream
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import CorruptData, UsageError
-from spraydry.format.chunker import DEFAULT_SPEC, MAX_CHUNK_BYTES, parse_spec
+from spraydry.format.chunker import DEFAULT_SPEC, Chunker, parse_spec
 from spraydry.format.classes import TREE, class_of
-from spraydry.format.digest import digest, hasher
+from spraydry.format.digest import digest
 from spraydry.format.frame import DEFAULT_LEVEL
-from spraydry.format.manifest import encode_manifest, merged
 from spraydry.format.tree import (
     BLOCK,
     CHARACTER,
@@ -33,7 +32,6 @@ from spraydry.format.tree import (
     SYMLINK,
     Content,
     Entry,
-    Runs,
     Xattrs,
     check_entry,
     check_name,
@@ -117,7 +115,7 @@ class _Members:
             if entry.kind == DIRECTORY:
                 directories.append(key)
             id = nodes.new_id()
-            nodes.files += entry.kind != DIRECTORY
+            nodes.files += entry.kind == FILE
             nodes.bytes += entry.size
             if hardlinks is not None:
                 nodes.first_of(0, int(hardlinks), id, key.replace(b"\0", b"/"))
@@ -170,7 +168,7 @@ def ingest_tar(
                             findings.problems.append((_bytes(member.name), "a name no directory may hold"))
                             continue
                         try:
-                            _take(archive, member, path, members, writer, Segmenter(cutter), findings)
+                            _take(archive, member, path, members, writer, cutter, findings)
                         except CorruptData as error:
                             findings.problems.append((b"/".join(path), str(error)))
                         files, size = files + 1, size + member.size
@@ -203,6 +201,7 @@ def ingest_tar(
         named=named,
         files=nodes.files,
         size=nodes.bytes,
+        unchanged_files=0,
         read_files=nodes.files,
         read_bytes=nodes.bytes,
         new_bytes=written.plain_bytes,
@@ -235,7 +234,7 @@ def _take(
     path: list[bytes],
     members: _Members,
     writer: Writer,
-    segmenter: Segmenter,
+    chunker: Chunker,
     findings: Findings,
 ) -> None:
     key, name = b"\0".join(path), path[-1] if path else b""
@@ -260,11 +259,13 @@ def _take(
         )
     )
     kept_xattrs: Xattrs | bytes = xattrs
-    if (plain := outsized(xattrs)) is not None:
+    try:
+        plain = outsized(xattrs)
+    except OSError as error:
+        raise CorruptData(str(error.strerror)) from None
+    if plain is not None:
         kept_xattrs = digest(plain)
         decode_xattrs(plain)
-        if len(plain) > MAX_CHUNK_BYTES:
-            raise CorruptData("extended attributes too large to be kept")
         writer.add(kept_xattrs, plain, TREE)
     kind = FILE if member.isreg() else _KINDS.get(member.type)
     if kind is None:
@@ -272,7 +273,7 @@ def _take(
         return
     size, content = 0, None
     if kind == FILE:
-        size, content = _content(archive, member, class_of(name), writer, segmenter)
+        size, content = _content(archive, member, writer, chunker, class_of(name))
     elif kind == SYMLINK:
         content = _bytes(member.linkname)
         size = len(content)
@@ -287,31 +288,15 @@ def _take(
 
 
 def _content(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, frame_class: str, writer: Writer, segmenter: Segmenter
+    archive: tarfile.TarFile, member: tarfile.TarInfo, writer: Writer, chunker: Chunker, frame_class: str
 ) -> tuple[int, Content]:
     file = archive.extractfile(member)
     if file is None or member.size == 0:
         return 0, None
-    runs: list[tuple[int, bytes | None]] = []
-    whole = hasher(large=True)
-    at = 0
-    while at < member.size:
-        block = file.read(min(WINDOW_BYTES, member.size - at))
-        if not block:
-            raise tarfile.ReadError("unexpected end of data")
-        at += len(block)
-        whole.update(block)
-        for length, part in segmenter.feed(block, at == member.size):
-            name = None if part is None else digest(part)
-            runs.append((length, name))
-            if part is not None and name is not None:
-                writer.add(name, part, frame_class)
-    if len(runs) == 1 and runs[0][1] is not None:
-        return at, runs[0][1]
-    pages = encode_manifest(merged(runs))
-    for name, page in pages:
-        writer.add(name, page, TREE)
-    return at, Runs(whole.digest(), pages[-1][0], sum(length for length, name in runs if name is not None))
+    size, content = store_stream(writer, file.read, chunker, frame_class)
+    if size != member.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return size, content
 
 
 def _entry(
