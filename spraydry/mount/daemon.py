@@ -184,7 +184,11 @@ def _serve_repository(
 
     requests = Requests(fuse_descriptor())
     requests.install()
-    fetch.begin_waiting, fetch.end_waiting = requests.begin_waiting, requests.end_waiting
+    fetch.pending, fetch.begin_waiting, fetch.end_waiting = (
+        requests.pending,
+        requests.begin_waiting,
+        requests.end_waiting,
+    )
     record: str | None = None
     nursery: trio.Nursery
 

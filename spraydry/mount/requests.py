@@ -22,7 +22,7 @@ class Requests:
     as much as all the rest of a request that hits (measured: `find -ls` over 139,000 entries took 7.0 s of CPU so, 4.1
     without). A program's requests follow each other within microseconds. So the task that has answered one first looks
     for the next itself, for up to _LINGER_MS, as long as no load is under way that other tasks wait for, and leaves
-    the scheduler a turn every few milliseconds. Only a handler that must wait makes another task listen (`hand_over`).
+    the scheduler a turn every few milliseconds. Only a handler that must wait makes another task listen.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -70,6 +70,10 @@ class Requests:
             self._yield_s = 0.0
         self.end()
         return False
+
+    def pending(self) -> bool:
+        """Whether a request can be read now."""
+        return bool(self._poll.poll(0))
 
     def begin_waiting(self) -> None:
         """A handler is about to wait for a load: another task must listen meanwhile."""
