@@ -46,6 +46,13 @@ def served(repository: Repository, address: str | None = "r", **options: Any) ->
     return VersionFs(ChunkFetcher(repository), found, **options)
 
 
+def hopping(repository: Repository) -> ChunkFetcher:
+    """A fetcher that always uses its threads, as it does for a store elsewhere."""
+    fetch = ChunkFetcher(repository)
+    fetch._inline = False
+    return fetch
+
+
 def cold(repository_path: str) -> Repository:
     """The repository with nothing in memory."""
     return Repository.open(repository_path)
@@ -108,11 +115,13 @@ async def test_readdir_goes_on_where_it_stopped(
     await fs.releasedir(handle)
 
 
-async def test_read(repository: Repository, repository_path: str) -> None:
+@pytest.mark.parametrize("inline", [True, False])
+async def test_read(repository: Repository, repository_path: str, inline: bool) -> None:
     big = os.urandom(300_000) + bytes(500_000) + b"end"
     make_version(repository, "r", {b"big": big, b"small": b"small"})
     with cold(repository_path) as opened:
         fs = served(opened)
+        fs._fetch._inline = inline
         info = await fs.open((await lookup(fs, "big")).st_ino, os.O_RDONLY, CTX)
         assert info.keep_cache
         for start in (0, 65535, 299_999, 400_000, len(big) - 3, len(big)):
@@ -211,7 +220,7 @@ async def test_readers_of_one_chunk_load_it_once(
             return decode(name)
 
         monkeypatch.setattr(opened, "decode_frame", counted)
-        fetch = ChunkFetcher(opened)
+        fetch = hopping(opened)
         wanted = [digest(b"%d" % number) for number in range(20)]
         async with trio.open_nursery() as nursery:
             for name in wanted * 5:
@@ -222,7 +231,7 @@ async def test_readers_of_one_chunk_load_it_once(
 async def test_a_cancelled_reader_leaves_nothing_behind(repository: Repository, repository_path: str) -> None:
     make_version(repository, "r", TREE)
     with cold(repository_path) as opened:
-        fetch = ChunkFetcher(opened)
+        fetch = hopping(opened)
         with trio.move_on_after(0):
             await fetch.get(digest(b"one"))
         assert not fetch._flights and not fetch._frames
@@ -235,7 +244,7 @@ async def test_each_reader_of_a_damaged_chunk_gets_the_error(
     make_version(repository, "r", TREE)
     with cold(repository_path) as opened:
         monkeypatch.setattr(opened.store, "get", lambda *_: b"rubbish")
-        fetch = ChunkFetcher(opened)
+        fetch = hopping(opened)
         failed = 0
 
         async def reader() -> None:

@@ -103,10 +103,12 @@ def test_a_daemon_that_died_is_cleaned_up_by_the_next_mount(
 
 def test_in_front(version: Repository, spraydry: Spraydry, point: Path) -> None:
     with subprocess.Popen([*SPRAYDRY, "mount", "-f", "r", str(point)], stdout=subprocess.PIPE, text=True) as front:
-        assert front.stdout is not None
-        assert "mounted" in front.stdout.readline()
-        assert (point / "d" / "e").read_bytes() == b"2"
-        front.send_signal(signal.SIGINT)
+        try:
+            assert front.stdout is not None
+            assert "mounted" in front.stdout.readline()
+            assert (point / "d" / "e").read_bytes() == b"2"
+        finally:
+            front.send_signal(signal.SIGINT)
         assert front.wait(10) == 0
     assert mounted_at(str(point)) is None
 
