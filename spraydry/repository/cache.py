@@ -6,6 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from spraydry.format.digest import digest
+
 
 class FrameCache:
     """Least recently used frames leave first. Never blocks for long; threads may share it.
@@ -19,35 +21,70 @@ class FrameCache:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._frames: OrderedDict[bytes, tuple[list[bytes], int]] = OrderedDict()
+        self._frames: OrderedDict[bytes, tuple[bytes, Sequence[bytes], int]] = OrderedDict()
         self._chunks: dict[bytes, tuple[memoryview, bytes]] = {}
+        self._claimed: dict[bytes, tuple[int, int, bytes]] = {}
         self._held = 0
 
-    def get(self, digest: bytes) -> memoryview | None:
-        """The chunk of that digest, if a frame that holds it is here."""
-        found = self._chunks.get(digest)
+    def get(self, name: bytes) -> memoryview | None:
+        """The chunk of that digest, verified, if a frame that holds it is here."""
+        found = self._chunks.get(name)
         if found is None:
-            return None
+            return self._verify(name) if name in self._claimed else None
         try:
             self._frames.move_to_end(found[1])  # atomic under the GIL
         except KeyError:
             pass  # it was evicted meanwhile; the view keeps its bytes alive
         return found[0]
 
-    def add(self, frame: bytes, plain: bytes, chunks: Sequence[tuple[bytes, int, int]]) -> None:
-        """Keep a frame; `chunks` are the (digest, offset, length) of chunks whose digests were checked."""
+    def _verify(self, name: bytes) -> memoryview | None:
+        claim = self._claimed.pop(name, None)
+        kept = self._frames.get(claim[2]) if claim else None
+        if claim is None or kept is None:
+            return None
+        offset, length, frame = claim
+        chunk = memoryview(kept[0])[offset : offset + length]
+        if digest(chunk) != name:
+            self.drop(frame)
+            return None
+        with self._lock:
+            if frame in self._frames:
+                self._chunks[name] = (chunk, frame)
+        return chunk
+
+    def add(self, frame: bytes, plain: bytes, chunks: Sequence[tuple[bytes, int, int]], verified: bool) -> None:
+        """Keep a frame; `chunks` are the (digest, offset, length) of its chunks.
+
+        With `verified` the digests were computed from these very bytes; otherwise they are what an earlier copy of the
+        frame had, and each chunk is compared with its own when it is first asked for.
+        """
         held = len(plain) + self._PER_CHUNK_BYTES * len(chunks)
         with self._lock:
             if frame in self._frames or held > self.limit_bytes:
                 return
-            view = memoryview(plain)
-            self._frames[frame] = ([name for name, _, _ in chunks], held)
+            self._frames[frame] = (plain, [name for name, _, _ in chunks], held)
             self._held += held
-            for name, offset, length in chunks:
-                self._chunks[name] = (view[offset : offset + length], frame)
+            if verified:
+                view = memoryview(plain)
+                for name, offset, length in chunks:
+                    self._chunks[name] = (view[offset : offset + length], frame)
+            else:
+                for name, offset, length in chunks:
+                    self._claimed[name] = (offset, length, frame)
             while self._held > self.limit_bytes:
-                gone, (names, size) = self._frames.popitem(last=False)
-                self._held -= size
-                for name in names:
-                    if (chunk := self._chunks.get(name)) and chunk[1] == gone:
-                        del self._chunks[name]
+                self._remove(next(iter(self._frames)))
+
+    def drop(self, frame: bytes) -> None:
+        """Forget a frame."""
+        with self._lock:
+            if frame in self._frames:
+                self._remove(frame)
+
+    def _remove(self, frame: bytes) -> None:
+        _, names, held = self._frames.pop(frame)
+        self._held -= held
+        for name in names:
+            if (chunk := self._chunks.get(name)) and chunk[1] == frame:
+                del self._chunks[name]
+            if (claim := self._claimed.get(name)) and claim[2] == frame:
+                del self._claimed[name]

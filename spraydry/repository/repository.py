@@ -28,7 +28,7 @@ from spraydry.errors import (
     ValueNotFound,
 )
 from spraydry.format import frame as frames
-from spraydry.format.digest import digest
+from spraydry.format.digest import DIGEST_BYTES, digest
 from spraydry.format.links import Links
 from spraydry.format.run import FrameInfo, Row, decode_run
 from spraydry.format.tree import FILE, Page, Subtree, Tree
@@ -43,6 +43,7 @@ from spraydry.stores.sqlite import Database, SqliteStore
 
 CONFIG_FORMAT = 1
 DEFAULT_CACHE_BYTES = 64 << 20
+_DIRECTORIES_BYTES = 4 << 20
 _PAGE_CACHE_BYTES = 16 << 20
 _DECODED_FACTOR = 8  # a decoded page takes about so many times its encoded bytes, measured
 
@@ -68,6 +69,9 @@ class Repository:
         self.log = Log(store)
         self.read_only = store.read_only
         self._frames = FrameCache(cache_bytes)
+        self._directories: OrderedDict[bytes, bytes] = OrderedDict()  # of a frame: the digests of its chunks
+        self._directories_held = 0
+        self._directories_lock = threading.Lock()
         self._pages: OrderedDict[bytes, Page] = OrderedDict()
         self._pages_held = 0
         self._pages_lock = threading.Lock()
@@ -221,15 +225,13 @@ class Repository:
                 if place.frame in tried:
                     continue
                 try:
-                    info, rows, plain = self.decode_frame(place.frame)
+                    chunk = self._load(place.frame, name)
                 except SprayDryError as error:
                     tried[place.frame] = str(error)
                     waiting = error if error.retryable else waiting
                     continue
-                self._frames.add(info.name, plain, [(row.digest, row.offset, row.length) for row in rows])
-                for row in rows:
-                    if row.digest == name:
-                        return memoryview(plain)[row.offset : row.offset + row.length]
+                if chunk is not None:
+                    return chunk
                 tried[place.frame] = "it does not hold that chunk"
         if not tried:
             raise ChunkNotFound(f"chunk {name.hex()} is in no frame of {self.url}")
@@ -237,6 +239,32 @@ class Repository:
             raise waiting
         reasons = "; ".join(f"frame {found.hex()}: {reason}" for found, reason in tried.items())
         raise ChunkCorrupt(f"chunk {name.hex()} cannot be read: {reasons}")
+
+    def _load(self, frame: bytes, name: bytes) -> memoryview | None:
+        """Bring a frame into memory; the chunk, verified, or None where the frame does not hold it.
+
+        The digests of a frame's chunks are computed when it is read for the first time, and remembered, for that takes
+        longer than decoding it: when it is read again each chunk is compared when it is asked for.
+        """
+        known = self._directories.get(frame)
+        if known is not None:
+            head, plain = frames.decode(self._stored_frame(frame), self.dictionary)
+            names = [known[at : at + DIGEST_BYTES] for at in range(0, len(known), DIGEST_BYTES)]
+            starts = accumulate(head.lengths, initial=0)
+            self._frames.add(frame, plain, list(zip(names, starts, head.lengths, strict=False)), verified=False)
+            if (chunk := self._frames.get(name)) is not None:
+                return chunk
+        info, rows, plain = self.decode_frame(frame)
+        self._frames.add(info.name, plain, [(row.digest, row.offset, row.length) for row in rows], verified=True)
+        with self._directories_lock:
+            self._directories[frame] = b"".join(row.digest for row in rows)
+            self._directories_held += len(self._directories[frame])
+            while self._directories_held > _DIRECTORIES_BYTES:
+                self._directories_held -= len(self._directories.popitem(last=False)[1])
+        for row in rows:
+            if row.digest == name:
+                return memoryview(plain)[row.offset : row.offset + row.length]
+        return None
 
     def _look_again(self) -> None:
         try:
@@ -246,11 +274,13 @@ class Repository:
 
     def decode_frame(self, name: bytes) -> tuple[FrameInfo, list[Row], bytes]:
         """Read a frame and give its chunks' digests, computed from the bytes: what is in a row is verified by that."""
+        return self._decoded(name, self._stored_frame(name))
+
+    def _stored_frame(self, name: bytes) -> bytes:
         try:
-            stored = self.store.get("frames", name.hex())
+            return self.store.get("frames", name.hex())
         except ValueNotFound:
             raise ValueNotFound(f"frame {name.hex()} is gone") from None
-        return self._decoded(name, stored)
 
     def _decoded(self, name: bytes, stored: bytes) -> tuple[FrameInfo, list[Row], bytes]:
         head, plain = frames.decode(stored, self.dictionary)

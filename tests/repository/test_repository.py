@@ -240,16 +240,16 @@ def test_frame_cache_bounds() -> None:
     views = []
     for number in range(200):
         plain = bytes([number]) * 10_000
-        cache.add(b"frame %d" % number, plain, [(b"chunk %d.%d" % (number, n), n * 100, 100) for n in range(3)])
+        cache.add(b"frame %d" % number, plain, [(b"chunk %d.%d" % (number, n), n * 100, 100) for n in range(3)], True)
         assert cache._held <= 100_000
         views.append(cache.get(b"chunk %d.1" % number))
     assert len(cache._frames) == 9 and len(cache._chunks) == 27
     assert cache.get(b"chunk 5.1") is None and cache.get(b"chunk 199.1") is not None
     assert [bytes(view) for view in views if view] == [bytes([number]) * 100 for number in range(200)]
     cache.get(b"chunk 191.0")
-    cache.add(b"new", bytes(10_000), [(b"new", 0, 1)])
+    cache.add(b"new", bytes(10_000), [(b"new", 0, 1)], True)
     assert cache.get(b"chunk 191.0") is not None and cache.get(b"chunk 192.0") is None  # least recently used first
-    cache.add(b"huge", bytes(200_000), [(b"huge", 0, 1)])
+    cache.add(b"huge", bytes(200_000), [(b"huge", 0, 1)], True)
     assert cache.get(b"huge") is None and len(cache._frames) == 9
     view = cache.get(b"new")
     assert view is not None and view.readonly
@@ -257,9 +257,9 @@ def test_frame_cache_bounds() -> None:
 
 def test_one_chunk_in_two_cached_frames() -> None:
     cache = FrameCache(2700)
-    cache.add(b"old", b"x" * 1000, [(b"both", 0, 10)])
-    cache.add(b"new", b"x" * 1000, [(b"both", 5, 10)])
-    cache.add(b"third", b"y" * 1000, [(b"other", 0, 10)])
+    cache.add(b"old", b"x" * 1000, [(b"both", 0, 10)], True)
+    cache.add(b"new", b"x" * 1000, [(b"both", 5, 10)], True)
+    cache.add(b"third", b"y" * 1000, [(b"other", 0, 10)], True)
     assert b"old" not in cache._frames and cache.get(b"both") is not None
 
 
@@ -271,7 +271,7 @@ def test_cache_under_threads() -> None:
         rng = random.Random(thread)
         while not stop.is_set():
             number = rng.randrange(50)
-            cache.add(b"%d" % number, bytes([number]) * 3000, [(b"c%d" % number, 0, 3000)])
+            cache.add(b"%d" % number, bytes([number]) * 3000, [(b"c%d" % number, 0, 3000)], True)
 
     def look(thread: int) -> None:
         rng = random.Random(thread)
@@ -284,7 +284,7 @@ def test_cache_under_threads() -> None:
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(look if thread < 2 else fill, thread) for thread in range(6)]:
             done.result(60)
-    assert cache._held <= 20_000 and cache._held == sum(held for _, held in cache._frames.values())
+    assert cache._held <= 20_000 and cache._held == sum(held for _, _, held in cache._frames.values())
 
 
 # -- opening
@@ -483,3 +483,37 @@ def test_every_byte_of_a_frame_flipped(repository: Repository) -> None:
             except (ChunkCorrupt, ValueNotFound):
                 failed += 1
     assert failed > len(made.stored) // 2
+
+
+def test_a_cached_frame_is_compared_when_its_digests_are_claimed() -> None:
+    cache = FrameCache(20_000)
+    right, wrong = b"r" * 100, b"w" * 100
+    claims = [(digest(right), 0, 100), (digest(wrong), 100, 100)]
+    cache.add(b"frame", right + wrong, claims, False)
+    assert cache.get(digest(right)) == right and cache.get(digest(wrong)) == wrong
+    cache.drop(b"frame")
+    assert cache.get(digest(right)) is None
+    cache.add(b"frame", right + b"flipped".ljust(100), claims, False)
+    assert cache.get(digest(right)) == right
+    assert cache.get(digest(wrong)) is None
+    assert cache.get(digest(right)) is None and not cache._frames  # nothing of such a frame is served any more
+
+
+def test_a_frame_that_changes_between_two_readings(repository_path: str, rng: random.Random) -> None:
+    chunks = [rng.randbytes(50_000) for _ in range(8)]
+    names = [digest(chunk) for chunk in chunks]
+    with Repository.open(repository_path, create=True) as repository, Writer(repository) as writer:
+        for name, chunk in zip(names, chunks, strict=True):
+            writer.add(name, chunk, "other")
+        writer.finish()
+    with Repository.open(repository_path, cache_bytes=1 << 20) as repository:
+        assert [bytes(repository.read_chunk(name)) for name in names] == chunks
+        (stored,) = repository.store.list("frames")
+        value = bytearray(repository.store.get("frames", stored.name))
+        value[-1] ^= 1  # in the last chunk, stored raw
+        repository.store.put("frames", stored.name, bytes(value))
+        repository._frames.drop(bytes.fromhex(stored.name))
+        assert bytes(repository.read_chunk(names[0])) == chunks[0]
+        with pytest.raises(ChunkCorrupt):
+            repository.read_chunk(names[-1])
+        assert bytes(repository.read_chunk(names[1])) == chunks[1]
