@@ -123,6 +123,9 @@ def take_down(point: str, lazy: bool = False) -> None:
     """Unmount and wait until the daemon has ended. Raises MountError."""
     point = absolute(point)
     mounted = mounted_at(point)
+    if mounted is None and os.path.islink(point):
+        point = os.path.realpath(point)
+        mounted = mounted_at(point)
     if mounted is None or mounted.fstype != FSTYPE:
         raise MountError(f"{point} is not a mount of spraydry")
     daemon = _daemon(mounted)

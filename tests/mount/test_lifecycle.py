@@ -101,6 +101,33 @@ def test_a_daemon_that_died_is_cleaned_up_by_the_next_mount(
     assert mounted_at(str(point)) is None
 
 
+def test_a_mount_point_named_through_a_symlink(
+    version: Repository, spraydry: Spraydry, point: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(point)
+    spraydry("mount", "r", str(link))
+    assert (point / "a").read_bytes() == b"1"
+    spraydry("umount", str(link))
+    assert mounted_at(str(point)) is None
+
+
+def test_while_another_process_writes(version: Repository, spraydry: Spraydry, point: Path) -> None:
+    with version.batch():
+        version.store.put("frames", "00", b"not committed yet")
+        spraydry("mount", "r", str(point))
+        assert (point / "d" / "e").read_bytes() == b"2"
+        spraydry("umount", str(point))
+
+
+@pytest.mark.root
+def test_setuid_and_devices_take_effect_only_when_asked(version: Repository, spraydry: Spraydry, point: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: needs root")
+    spraydry("mount", "r", str(point), "-o", "suid,dev")
+    assert not os.statvfs(point).f_flag & (os.ST_NOSUID | os.ST_NODEV)
+
+
 def test_in_front(version: Repository, spraydry: Spraydry, point: Path) -> None:
     with subprocess.Popen([*SPRAYDRY, "mount", "-f", "r", str(point)], stdout=subprocess.PIPE, text=True) as front:
         try:
