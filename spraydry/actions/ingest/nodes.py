@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spraydry.stores.sqlite import scratch
 
@@ -62,6 +62,7 @@ class Nodes:
         """`files` and `bytes` count the regular files, `known_files` those the scan cache knew as they are."""
         self._database = scratch(_CACHE_BYTES)
         self._database.execute(_SCHEMA)
+        self._database.create_scalar_function("near", _near, 1, deterministic=True)
         self._nodes: list[Node] = []
         self._work: list[Work] = []
         self._found: list[tuple[int, bytes, int, bool]] = []
@@ -131,13 +132,15 @@ class Nodes:
         yield from self._database.execute("SELECT path, count FROM link WHERE count > 1")
 
     def work(self) -> Iterator[Work]:
-        """The files to be read, ordered so that like is compressed with like: by class, name, size and path.
+        """The files to be read, so ordered that like is compressed with like: class, near directories, name, size.
 
-        Files of one name and nearly one size are mostly versions of one another. Measured on 14 versions of a source
-        tree (604 MB, frames of 1 MiB): 22.5 MB; without the size 28.6; by directory first 46.4.
+        Files of one name, in directories of the same two last names, and of nearly one size are mostly versions of one
+        another, and their neighbours in a frame are read with them. Measured on 14 versions of a source tree (604 MB,
+        frames of 768 KiB): 22.1 MB stored, and `tar` through a cache of 64 MiB decodes 3.2 GB; without the directories
+        23.7 MB and 4.3 GB. With frames of 1 MiB, by name alone 28.6 MB, by name and size 22.5, by path 46.4.
         """
         self._flush()
-        order = "class, name, size, source, directory"
+        order = "class, near(directory), name, size, source, directory"
         yield from map(Work._make, self._database.execute(f"SELECT * FROM work ORDER BY {order}"))
 
     def found(self, id: int, entry: bytes, size: int, same: bool) -> None:
@@ -174,3 +177,9 @@ class Nodes:
     def close(self) -> None:
         """Let the scratch database vanish."""
         self._database.close(True)
+
+
+def _near(*arguments: Any) -> bytes:
+    """The last two names of a path that ends in a slash."""
+    (directory,) = arguments
+    return b"/".join(directory.split(b"/")[-3:-1])
