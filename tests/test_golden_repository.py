@@ -1,0 +1,127 @@
+"""Repositories written by earlier builds: each stays readable, and everything in it stays what it was.
+
+`golden/repository-N.sqlite` was written by the build that closed the N-th stage, with `golden/repository-N.json` saying
+what is in it: each root and version, each path with its attributes and digest. To add one, run this file as a program
+with the number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spraydry
+from spraydry.actions.verify import verify
+from spraydry.format.tree import FILE
+from spraydry.repository.repository import Repository
+
+GOLDEN = Path(__file__).parent / "golden"
+NUMBERS = sorted(int(path.stem.rpartition("-")[2]) for path in GOLDEN.glob("repository-*.sqlite"))
+
+
+def contents(repository: Repository) -> dict[str, Any]:
+    """Everything a repository shows, as JSON holds it."""
+    shown: dict[str, Any] = {}
+    for root in repository.roots():
+        for version in repository.versions(root):
+            entries = {}
+            for found in repository.walk(str(version)):
+                entry = found.entry
+                digest = None
+                if entry.kind == FILE:
+                    with repository.open_file(found) as file:
+                        digest = spraydry_digest(file.read())
+                entries[os.fsdecode(found.path)] = [
+                    entry.kind,
+                    entry.mode,
+                    entry.uid,
+                    entry.gid,
+                    entry.mtime_s,
+                    entry.mtime_ns,
+                    entry.size,
+                    found.number,
+                    digest,
+                    entry.group.hex() if entry.group else None,
+                    [[name.hex(), value.hex()] for name, value in entry.xattrs if isinstance(entry.xattrs, tuple)],
+                ]
+            shown[str(version)] = {"spec": version.record.spec, "entries": entries}
+    return json.loads(json.dumps(shown))  # type: ignore[no-any-return]
+
+
+def spraydry_digest(plain: bytes) -> str:
+    from blake3 import blake3
+
+    return blake3(plain).hexdigest()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_earlier_repository_reads_as_it_was(number: int, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.sqlite"
+    shutil.copyfile(GOLDEN / f"repository-{number}.sqlite", copy)
+    expected = json.loads((GOLDEN / f"repository-{number}.json").read_text())
+    with spraydry.open(copy) as repository:
+        assert contents(repository) == expected
+        assert verify(repository).sound
+    os.chmod(copy, 0o400)
+    with spraydry.open(copy, read_only=True) as repository:
+        assert contents(repository) == expected
+
+
+def test_there_is_one() -> None:
+    assert NUMBERS
+
+
+def make(number: int) -> None:
+    """Write the golden repository of this build."""
+    import tempfile
+
+    from spraydry.actions.ingest import ingest
+    from spraydry.actions.recompress import recompress
+    from spraydry.actions.remove import remove
+
+    target = GOLDEN / f"repository-{number}.sqlite"
+    rng = random.Random(number)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "tree")
+        (source / "docs" / "deep").mkdir(parents=True)
+        (source / "empty").mkdir()
+        (source / "docs" / "a.py").write_text("import os\n" * 400)
+        (source / "docs" / "b.json").write_text('{"a": [1, 2, 3]}\n' * 300)
+        (source / "docs" / "deep" / "random").write_bytes(rng.randbytes(90_000))
+        (source / "nothing").write_bytes(b"")
+        (source / os.fsdecode(b"name \xff\n")).write_bytes(b"x")
+        with open(source / "holes", "wb") as file:
+            file.truncate(1 << 20)
+            file.seek(1 << 19)
+            file.write(b"in between")
+        os.link(source / "docs" / "a.py", source / "linked.py")
+        os.symlink("docs/a.py", source / "symlink")
+        os.mkfifo(source / "fifo")
+        os.setxattr(source / "nothing", "user.note", b"\0\1\2")
+        os.chmod(source / "nothing", 0o4751)
+        for place, path in enumerate([*source.rglob("*"), source]):
+            os.utime(path, ns=(0, (place - 3) * 10**18 + 123456789), follow_symlinks=False)
+        target.unlink(missing_ok=True)
+        with spraydry.open(target, create=True) as repository:
+            ingest(repository, [source], root="tree")
+            (source / "docs" / "c.py").write_text("import sys\n" * 300)
+            ingest(repository, [source], root="tree", name="second")
+            ingest(repository, [source], root="tree", name="second-again")
+            ingest(repository, [source / "docs"], root="part", chunker="fixed:size=16K", level=9)
+            (source / "docs" / "c.py").unlink()
+            ingest(repository, [source], root="tree", name="gone")
+            remove(repository, "tree@gone")
+            recompress(repository, level=12)
+            expected = contents(repository)
+    target.with_suffix(".json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    make(int(sys.argv[1]))
