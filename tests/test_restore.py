@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from spraydry.format.digest import digest
 from spraydry.format.links import group_of
 from spraydry.format.tree import FILE, Runs
 from spraydry.repository.repository import Repository
+from spraydry.stores.sqlite import SqliteStore
 from tests.ingest.trees import NOBODY, as_nobody, differences, needs_root, taken, version_of
 from tests.versions import make_version, plain_entry
 
@@ -310,6 +312,10 @@ def test_without_privilege(repository: Repository, source: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
         out = Path(folder)
         os.chown(out, NOBODY, NOBODY)
+        assert isinstance(repository.store, SqliteStore)
+        with ExitStack() as before:  # nobody could open connections to a file of root's
+            for _ in range(8):
+                before.enter_context(repository.store.database._reading())
         with as_nobody():
             done = restore(repository, repository.resolve("r"), folder)
         assert done.problems == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import random
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,20 @@ def test_cut_short_anywhere(repository: Repository, rng: random.Random) -> None:
         with pytest.raises((CorruptData, UsageError)):
             put(repository, packed[:cut])
     assert put(repository, plain[: end + 512]).files == 4
+
+
+@pytest.mark.parametrize("packed_by", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_flipped_bit_in_a_compressed_stream(
+    repository: Repository, rng: random.Random, packed_by: Callable[[bytes], bytes]
+) -> None:
+    """Some decode to other bytes without an error: only the checksum at the end tells."""
+    packed = packed_by(stream(("a", rng.randbytes(3000)), ("b", b"text " * 500)))
+    for at in range(20, len(packed) - 20, 61):
+        damaged = bytearray(packed)
+        damaged[at] ^= 1 << at % 8
+        with pytest.raises((CorruptData, UsageError)):
+            put(repository, bytes(damaged))
+    assert repository.roots() == []
 
 
 def test_damaged_headers(repository: Repository, rng: random.Random) -> None:

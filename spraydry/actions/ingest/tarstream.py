@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import tarfile
 import time
+import zlib
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 
 import msgspec
 
@@ -53,6 +58,27 @@ _KINDS = {
     tarfile.BLKTYPE: BLOCK,
 }
 _XATTR = "SCHILY.xattr."
+_PACKED: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+
+
+def _decompressed(stream: BinaryIO) -> BinaryIO:
+    """The tar in a stream that may be compressed. tarfile could tell by itself, but compares no checksums: a flipped
+    bit would be taken for what was in the file."""
+    buffered = io.BufferedReader(cast(io.RawIOBase, stream), 1 << 20)
+    head = buffered.peek(6)
+    for magic, opened in _PACKED.items():
+        if head.startswith(magic):
+            return cast(BinaryIO, opened(cast(BinaryIO, buffered)))
+    return cast(BinaryIO, buffered)
+
+
+_ReadError = tarfile.ReadError
+_HeaderError: type[Exception] = tarfile.HeaderError
+_EndOfTar: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 
 
 class _Header(tarfile.TarInfo):
@@ -60,15 +86,13 @@ class _Header(tarfile.TarInfo):
     or with a damaged one, for complete; here that is an error."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        if len(buf) != tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("unexpected end of data")
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
         try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            return super().fromtarfile(tarfile)
+        except _EndOfTar:
             raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from None
+        except _HeaderError as error:
+            raise _ReadError(f"unexpected end of data, or {error}") from None
 
 
 class _Members:
@@ -159,7 +183,8 @@ def ingest_tar(
         with scratch_errors(), Writer(repository, level, dry_run=dry_run) as writer, kept(writer, dry_run):
             members.put(b"", Entry(b"", DIRECTORY, 0o755, 0, 0, 0, 0, 0, None, (), None))
             try:
-                with tarfile.open(fileobj=stream, mode="r|*", bufsize=1 << 20, tarinfo=_Header) as archive:
+                source = _decompressed(stream)
+                with tarfile.open(fileobj=source, mode="r|", bufsize=1 << 20, tarinfo=_Header) as archive:
                     is_tar = True
                     for member in archive:
                         archive.members = []  # type: ignore[attr-defined]  # it keeps them all
@@ -173,7 +198,11 @@ def ingest_tar(
                             findings.problems.append((b"/".join(path), str(error)))
                         files, size = files + 1, size + member.size
                         progress(Done("reading", files, size))
-            except tarfile.ReadError as error:
+                while source.read(1 << 20):
+                    pass  # what is behind the last member decides whether all of it was right
+            except (tarfile.ReadError, lzma.LZMAError, zlib.error, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # reading failed; without a number it is what gzip and bz2 say of damage
                 if not is_tar:
                     raise UsageError(f"standard input is no tar stream: {error}") from None
                 raise CorruptData(f"the tar stream is damaged or cut short: {error}; nothing was committed") from None
