@@ -144,6 +144,12 @@ class MountError(SprayDryError):
     exit_code = 10
 
 
+class ImageImpossible(SprayDryError):
+    """The tree holds something that a file system image of that kind cannot hold."""
+
+    exit_code = 10
+
+
 class RestoreError(SprayDryError):
     """What was named could not be put down faithfully."""
 

@@ -15,12 +15,11 @@ from spraydry.format.tree import (
     SYMLINK,
     Entry,
     Subtree,
-    Xattrs,
-    decode_xattrs,
 )
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import spans
+from spraydry.repository.xattrs import xattrs_of
 
 KINDS = {
     FILE: "file",
@@ -103,19 +102,12 @@ def details(repository: Repository, found: Found) -> Details:
         links = repository.links(found.version.record.links).find(entry.group).count
     return Details(
         links=links,
-        xattrs=list(xattrs_of(repository, entry)),
+        xattrs=list(xattrs_of(entry, repository.read_chunk)),
         chunks=sum(span.chunk is not None for span in parts),
         hole_bytes=sum(span.length for span in parts if span.chunk is None),
         inodes=entry.content.inodes if isinstance(entry.content, Subtree) else 0,
         files=entry.totals.files,
     )
-
-
-def xattrs_of(repository: Repository, entry: Entry) -> Xattrs:
-    """The extended attributes of an entry, wherever they lie."""
-    if isinstance(entry.xattrs, bytes):
-        return decode_xattrs(bytes(repository.read_chunk(entry.xattrs)))
-    return entry.xattrs
 
 
 def relative(found: Found, base: Found) -> bytes:

@@ -17,7 +17,7 @@ def mount(
     allow_other: bool = False,
     owner: str | None = None,
     options: Annotated[str | None, Parameter(name=["--options", "-o"])] = None,
-    engine: Literal["fuse"] = "fuse",
+    engine: Literal["auto", "fuse", "erofs"] = "auto",
     log: str | None = None,
 ) -> None:
     """Mount a version, or every version, as a read-only file system.
@@ -44,7 +44,9 @@ def mount(
     options
         suid, dev or suid,dev: let setuid bits and device nodes take effect. For root only.
     engine
-        What serves the mount. There is one: fuse.
+        fuse: for everyone. erofs: for root, on Linux 6.12 or newer; the kernel itself knows all names and attributes,
+        from an image made once per version, and asks the daemon for contents only. auto (default): erofs where the
+        image is there or made at once, otherwise fuse while the image is made for the next time.
     log
         The daemon's log file (default: spraydry/mount.log in the XDG state directory).
     """
@@ -53,10 +55,14 @@ def mount(
     from spraydry.mount.options import parse
 
     named, point = (None, address) if directory is None else (address, directory)
-    chosen = parse(cache=cache, allow_other=allow_other, owner=owner, flags=options, log=log)
+    chosen = parse(cache=cache, allow_other=allow_other, owner=owner, flags=options, log=log, engine=engine)
     if foreground:
         daemon.serve_in_front(
-            repository_url(), named, point, chosen, lambda: print(f"mounted on {point}; Ctrl-C unmounts", flush=True)
+            repository_url(),
+            named,
+            point,
+            chosen,
+            lambda engine: print(f"mounted on {point}, engine {engine}; Ctrl-C unmounts", flush=True),
         )
     else:
-        daemon.mount(repository_url(), named, point, chosen)
+        print(f"mounted on {point}, engine {daemon.mount(repository_url(), named, point, chosen)}")

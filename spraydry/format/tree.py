@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import NamedTuple, cast
 
 import msgspec
@@ -273,7 +274,7 @@ def _array_header(length: int) -> bytes:
 class Page:
     """One decoded and checked page. `offsets[i]` counts the inodes before item i; the last one is the page's total."""
 
-    __slots__ = ("bytes", "items", "leaf", "names", "offsets", "totals")
+    __slots__ = ("_block_offsets", "bytes", "items", "leaf", "names", "offsets", "totals")
 
     def __init__(self, plain: bytes) -> None:
         """Raises CorruptData unless `plain` is the one encoding of a possible page."""
@@ -313,6 +314,14 @@ class Page:
         if max(totals) >= 1 << 63:
             raise CorruptData("a tree page's totals are not possible")
         self.totals = totals
+        self._block_offsets: list[int] = []
+
+    @property
+    def block_offsets(self) -> list[int]:
+        """As `offsets`, but of the 4 KiB blocks of files."""
+        if not self._block_offsets:
+            self._block_offsets = list(accumulate((item.totals.blocks for item in self.items), initial=0))
+        return self._block_offsets
 
 
 class Tree:
@@ -365,6 +374,11 @@ class Tree:
         """The entries whose names sort behind `after`, in order, each with the number of inodes before it."""
         yield from self._below(self._top(), 0, after, 1)
 
+    def entries_from_block(self, block: int) -> Iterator[tuple[Entry, int]]:
+        """The entries from the one on in which block `block` lies, if those of all files below are counted in preorder,
+        each with the number of blocks before it."""
+        yield from self._from_block(self._top(), 0, block, 1)
+
     def pages(self) -> Iterator[bytes]:
         """The names of all pages of this directory (not of those below it)."""
         stack: list[tuple[Subtree | Child, int]] = [(self.subtree, 1)]
@@ -385,6 +399,17 @@ class Tree:
                 yield item, base + page.offsets[place]
             else:
                 yield from self._below(self._child(item), base + page.offsets[place], after, depth + 1)
+
+    def _from_block(self, page: Page, base: int, block: int, depth: int) -> Iterator[tuple[Entry, int]]:
+        if depth > MAX_DEPTH:
+            raise CorruptData("a tree is deeper than possible")
+        offsets = page.block_offsets
+        for place in range(max(bisect_right(offsets, block - base) - 1, 0), len(page.items)):
+            item = page.items[place]
+            if isinstance(item, Entry):
+                yield item, base + offsets[place]
+            else:
+                yield from self._from_block(self._child(item), base + offsets[place], block, depth + 1)
 
     def _top(self) -> Page:
         page = self._load(self.subtree.digest)

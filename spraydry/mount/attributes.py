@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 
 import pyfuse3
 
@@ -18,8 +17,6 @@ from spraydry.format.tree import (
     SYMLINK,
     Entry,
     Runs,
-    Xattrs,
-    decode_xattrs,
 )
 from spraydry.mount.inodes import Node
 from spraydry.mount.roots import Shown
@@ -40,7 +37,6 @@ _TYPES = {
     CHARACTER: stat.S_IFCHR,
     BLOCK: stat.S_IFBLK,
 }
-_NAMESPACES = (b"user", b"system", b"trusted", b"security")
 _PREFERRED_READ_BYTES = 128 << 10
 # A directory's size and blocks are those of a small one on ext4, so that `du` says about what it says of the source.
 _DIRECTORY_BYTES = 4096
@@ -105,25 +101,6 @@ class Attributes:
         attributes.st_uid, attributes.st_gid = self._owner or self._own
         attributes.st_mtime_ns = attributes.st_atime_ns = attributes.st_ctime_ns = shown.mtime_ns
         return attributes
-
-
-def xattrs_of(entry: Entry, chunk: Callable[[bytes], memoryview]) -> Xattrs:
-    """The extended attributes of an entry, as ingested; `chunk` gives those that are a chunk of their own."""
-    if isinstance(entry.xattrs, bytes):
-        return decode_xattrs(bytes(chunk(entry.xattrs))) if entry.xattrs else ()
-    return entry.xattrs
-
-
-def listed(xattrs: Xattrs) -> list[bytes]:
-    """The names of extended attributes as `listxattr` gives them. The order means nothing, but programs that keep it
-    (mksquashfs) show a difference where it differs; this one is nearest to what ext4 has, which keeps short ones first.
-    """
-    return sorted((name for name, _ in xattrs), key=_listing_key)
-
-
-def _listing_key(name: bytes) -> tuple[int, int, bytes]:
-    space, _, rest = name.partition(b".")
-    return len(rest), _NAMESPACES.index(space) if space in _NAMESPACES else len(_NAMESPACES), rest
 
 
 def own_xattr(node: Node, name: bytes) -> bytes | None:

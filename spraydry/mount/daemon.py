@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import errno
-import gc
 import json
 import logging
 import os
-import signal
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from spraydry.errors import MountError, SprayDryError
@@ -24,19 +20,17 @@ if TYPE_CHECKING:
 # trio, pyfuse3 and the repository are imported by the serving process only: they are half of the time a mount takes,
 # and none of them may be carried over a fork.
 
-_FINISH_WITHIN_S = 1.0
-_TASKS = 32  # requests that can wait for a store at the same time
-_READ_AHEAD_KB = 1024
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # glibc's numbers for mallopt
 
 log = logging.getLogger("spraydry.mount")
 
-Ready = Callable[[], None]
+# Called with the engine that was taken, and why, in words.
+Ready = Callable[[str], None]
 
 
-def mount(url: str, address: str | None, point: str, options: MountOptions) -> None:
+def mount(url: str, address: str | None, point: str, options: MountOptions) -> str:
     """Mount what `address` names (None: every root and version) and return when the mount answers; a process in the
-    background serves it. Raises what went wrong there, MountError and others."""
+    background serves it. What engine it is and why. Raises what went wrong there, MountError and others."""
     point = _prepared(point)
     reading, writing = os.pipe()
     child = os.fork()
@@ -49,9 +43,10 @@ def mount(url: str, address: str | None, point: str, options: MountOptions) -> N
         message = told.read()
     if not message:
         raise MountError(f"the daemon ended before the mount answered; {_log_path(options)} may say why")
-    failure = json.loads(message)
-    if failure:
-        raise _failure(failure)
+    told_us = json.loads(message)
+    if "engine" not in told_us:
+        raise _failure(told_us)
+    return str(told_us["engine"])
 
 
 def serve_in_front(url: str, address: str | None, point: str, options: MountOptions, ready: Ready) -> None:
@@ -86,16 +81,16 @@ def _detach(url: str, address: str | None, point: str, options: MountOptions, wr
         if os.fork():
             os._exit(0)
 
-        def tell(failure: dict[str, object]) -> None:
-            os.write(writing, json.dumps(failure).encode())
+        def tell(message: dict[str, object]) -> None:
+            os.write(writing, json.dumps(message).encode())
             os.close(writing)
 
         told = False
 
-        def ready() -> None:
+        def ready(engine: str) -> None:
             nonlocal told
             told = True
-            tell({})
+            tell({"engine": engine})
 
         try:
             _log_to(options, front=False)
@@ -164,69 +159,24 @@ def _serve(url: str, address: str | None, point: str, options: MountOptions, rea
 def _serve_repository(
     repository: Repository, address: str | None, point: str, options: MountOptions, ready: Ready
 ) -> None:
-    import pyfuse3
-    import trio
-
     from spraydry.format.tree import Subtree
-    from spraydry.mount.fetch import ChunkFetcher
-    from spraydry.mount.fs import VersionFs
-    from spraydry.mount.requests import Requests, fuse_descriptor
+    from spraydry.mount import engines
     from spraydry.repository.address import resolve
 
     found = None if address is None else resolve(repository, address)
     if found is not None and not isinstance(found.entry.content, Subtree):
         raise MountError(f"{address} is not a directory: `spraydry cat` and `restore` take single files")
-    before = os.stat(point).st_dev
-    fetch = ChunkFetcher(repository)
-    operations = VersionFs(fetch, found, options.owner)
-    with _explained(point):
-        pyfuse3.init(operations, point, options.fuse())
-
-    requests = Requests(fuse_descriptor())
-    requests.install()
-    fetch.pending, fetch.begin_waiting, fetch.end_waiting = (
-        requests.pending,
-        requests.begin_waiting,
-        requests.end_waiting,
-    )
     record: str | None = None
-    nursery: trio.Nursery
 
-    async def announce() -> None:
+    def mounted(device: int, engine: str) -> None:
         nonlocal record
-        device = (await trio.to_thread.run_sync(os.stat, point)).st_dev
-        if device == before:
-            raise MountError(f"{point} was not mounted")
         record = mounts.write_record(device)
-        _raise_read_ahead(device)
-        log.info("%s is mounted on %s", address or "every root", point)
-        ready()
+        log.info("%s is mounted on %s, engine %s", address or "every root", point, engine)
+        ready(engine)
 
-    async def until_signalled() -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                log.info("%s: unmounting %s", signal.Signals(number).name, point)
-                pyfuse3.terminate()
-                requests.end()
-                await trio.sleep(_FINISH_WITHIN_S)  # requests that wait for a store that does not answer are given up
-                nursery.cancel_scope.cancel()
-
-    async def main() -> None:
-        nonlocal nursery
-        async with trio.open_nursery() as nursery:
-            fetch.read_ahead_in(nursery)
-            nursery.start_soon(until_signalled)
-            nursery.start_soon(announce)
-            await pyfuse3.main(_TASKS, _TASKS)
-            nursery.cancel_scope.cancel()
-
-    gc.freeze()  # modules are never garbage
     try:
-        trio.run(main)
-    except BaseExceptionGroup as group:
-        raise _first(group) from None
+        engines.serve(repository, found, point, options, mounted)
     finally:
-        pyfuse3.close(unmount=True)
         if record is not None:
             with suppress(OSError):
                 os.unlink(record)
@@ -240,40 +190,3 @@ def _tame_malloc() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
-
-
-def _first(error: BaseException) -> BaseException:
-    """The error itself, out of the groups that nurseries put it into."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-@contextmanager
-def _explained(point: str) -> Iterator[None]:
-    """What libfuse and fusermount3 print while they mount, as the text of a MountError."""
-    with tempfile.TemporaryFile() as printed:
-        kept = os.dup(2)
-        os.dup2(printed.fileno(), 2)
-        try:
-            yield
-        except RuntimeError as error:
-            printed.seek(0)
-            text = " ".join(printed.read().decode(errors="replace").split()) or str(error)
-            if "user_allow_other" in text:
-                text = "--allow-other needs the line user_allow_other in /etc/fuse.conf, or root"
-            raise MountError(f"{point} cannot be mounted: {text}") from None
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _raise_read_ahead(device: int) -> None:
-    """Let the kernel ask for more at once of files read in sequence (128 KiB otherwise), where this process may."""
-    path = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(str(_READ_AHEAD_KB))
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EROFS):
-            log.warning("%s: %s", path, error.strerror)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import functools
 import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, FUSEError, InodeT, RequestContext
@@ -17,41 +16,20 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, FU
 from spraydry.errors import CorruptData, SprayDryError
 from spraydry.format.links import Links
 from spraydry.format.tree import DIRECTORY, FILE, SYMLINK, Runs
-from spraydry.mount.attributes import FOREVER_S, LIVE_S, Attributes, Owner, listed, own_xattr, xattrs_of
+from spraydry.mount.attributes import FOREVER_S, LIVE_S, Attributes, Owner, own_xattr
 from spraydry.mount.contents import Contents
 from spraydry.mount.fetch import ChunkFetcher, Missing
+from spraydry.mount.guard import guarded
 from spraydry.mount.inodes import FUSE_ROOT, Node, Numbering
 from spraydry.mount.roots import Place, Roots, Shown
 from spraydry.repository.address import Found
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from spraydry.repository.xattrs import as_listed, xattrs_of
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD_BYTES = 2 << 20
 _SEQUENTIAL_BYTES = 1 << 20  # the kernel's own read-ahead asks for several pieces at once, in any order
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
-
-Handler = Callable[Concatenate["VersionFs", P], Coroutine[Any, Any, T]]
-
-
-def guarded(handler: Handler[P, T]) -> Handler[P, T]:
-    """An exception other than FUSEError would end the main loop and with it the mount: log it, and answer EIO."""
-
-    @functools.wraps(handler)
-    async def guard(self: VersionFs, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await handler(self, *args, **kwargs)
-        except FUSEError:
-            raise
-        except SprayDryError as error:
-            log.error("%s of %s: %s", handler.__name__, self.describe(handler.__name__, args), error)
-        except Exception:
-            log.exception("%s of %s failed", handler.__name__, self.describe(handler.__name__, args))
-        raise FUSEError(errno.EIO)
-
-    return guard
 
 
 class _File:
@@ -349,7 +327,7 @@ class VersionFs(pyfuse3.Operations):
         node = self._node(ino)
         if node is None or not node.entry.xattrs:
             return []
-        names = listed(xattrs_of(node.entry, self._fetch.chunk))
+        names = [name for name, _ in as_listed(xattrs_of(node.entry, self._fetch.chunk))]
         return [pyfuse3.XAttrNameT(name) for name in names if privileged or not name.startswith(b"trusted.")]
 
     @guarded

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from spraydry.errors import MountError
 
-FSTYPE = "fuse.spraydry"
+_FUSE, _EROFS = "fuse.spraydry", "erofs"
+_IMAGE = re.compile(r".*/spraydry/[0-9a-f]{32}/erofs-[0-9a-f]{32}(//deleted)?")  # as actions.image names them
 _DETACH = 2  # MNT_DETACH
 _ENDS_BY_ITSELF_S = 3.0
 _END_WITHIN_S = 30.0
@@ -24,12 +25,19 @@ _END_WITHIN_S = 30.0
 
 @dataclass(frozen=True)
 class Mounted:
-    """One line of /proc/self/mountinfo: `device` is major:minor, `owner` who mounted it, if it is FUSE."""
+    """One line of /proc/self/mountinfo: `device` is major:minor, `source` what is mounted, `owner` who mounted it, if
+    it is FUSE."""
 
     device: str
     point: str
     fstype: str
+    source: str
     owner: int | None
+
+    @property
+    def ours(self) -> bool:
+        """Whether spraydry mounted it."""
+        return self.fstype == _FUSE or (self.fstype == _EROFS and _IMAGE.fullmatch(self.source) is not None)
 
 
 def absolute(point: str) -> str:
@@ -48,7 +56,7 @@ def mounted_at(point: str) -> Mounted | None:
             fields, rest = before.split(), after.split()
             if _unescaped(fields[4]) == point:
                 owner = re.search(r"(?:^|,)user_id=(\d+)", rest[-1])
-                found = Mounted(fields[2], point, rest[0], int(owner[1]) if owner else None)
+                found = Mounted(fields[2], point, rest[0], _unescaped(rest[1]), int(owner[1]) if owner else None)
     return found
 
 
@@ -75,14 +83,16 @@ def check_point(point: str) -> None:
     """Make sure that something can be mounted there, cleaning up after a daemon that died. Raises MountError."""
     mounted = mounted_at(point)
     try:
-        if mounted is not None and mounted.fstype == FSTYPE:
+        if mounted is not None and mounted.ours:
             os.statvfs(point)  # what `stat` says the kernel remembers beyond a daemon's death
+            if mounted.fstype == _EROFS and _is_dead(mounted):
+                raise OSError(errno.ENOTCONN, "")
             raise MountError(f"{point} is mounted already: `spraydry umount {point}` takes it down")
         mode = os.stat(point).st_mode
     except FileNotFoundError:
         raise MountError(f"{point} does not exist: make the directory first") from None
     except OSError as error:
-        if error.errno != errno.ENOTCONN or mounted is None or mounted.fstype != FSTYPE:
+        if error.errno != errno.ENOTCONN or mounted is None or not mounted.ours:
             raise MountError(f"{point}: {error.strerror}") from None
         unmount(point, detach=True)
         check_point(point)
@@ -126,7 +136,7 @@ def take_down(point: str, lazy: bool = False) -> None:
     if mounted is None and os.path.islink(point):
         point = os.path.realpath(point)
         mounted = mounted_at(point)
-    if mounted is None or mounted.fstype != FSTYPE:
+    if mounted is None or not mounted.ours:
         raise MountError(f"{point} is not a mount of spraydry")
     daemon = _daemon(mounted)
     try:
@@ -163,20 +173,29 @@ def _usable(folder: str, uid: int) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o022
 
 
-def write_record(device: int) -> str | None:
-    """Note that this process serves the mount with that device number; the path of the note, None if none can be made
-    (then `umount` does not wait)."""
+def own_folder() -> str:
+    """The folder for this user's mounts, made if it is missing. Raises MountError."""
     uid = os.geteuid()
     folder = _folder(uid)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        if not _usable(folder, uid):
-            return None
+    except OSError as error:
+        raise MountError(f"{folder} cannot be made: {error.strerror}") from None
+    if not _usable(folder, uid):
+        raise MountError(f"{folder} is not a folder that only this user can write: remove it")
+    return folder
+
+
+def write_record(device: int) -> str | None:
+    """Note that this process serves the mount with that device number; the path of the note, None if none can be made
+    (then `umount` does not wait)."""
+    try:
+        folder = own_folder()
         path = os.path.join(folder, f"mount-{os.major(device)}-{os.minor(device)}")
         with open(path + ".new", "w", encoding="ascii") as file:
             json.dump({"pid": os.getpid(), "started": _started(os.getpid())}, file)
         os.replace(path + ".new", path)
-    except OSError:
+    except (OSError, MountError):
         return None
     return path
 
@@ -187,15 +206,27 @@ def _started(pid: int) -> int:
         return int(file.read().rpartition(")")[2].split()[19])
 
 
+def _record_path(mounted: Mounted) -> str:
+    uid = os.geteuid() if mounted.owner is None else mounted.owner
+    return os.path.join(_folder(uid), "mount-" + mounted.device.replace(":", "-"))
+
+
+def _is_dead(mounted: Mounted) -> bool:
+    """Whether the process that served a mount has ended, as far as is known."""
+    daemon = _daemon(mounted)
+    if daemon is not None:
+        os.close(daemon)
+    return daemon is None and os.path.exists(_record_path(mounted))
+
+
 def _daemon(mounted: Mounted) -> int | None:
     """A descriptor of the process that serves a mount, readable once it has ended; None if it is not known. Whatever
     its user wrote into the record, it is a process of that user."""
     uid = os.geteuid() if mounted.owner is None else mounted.owner
-    folder = _folder(uid)
-    if not _usable(folder, uid):
+    if not _usable(_folder(uid), uid):
         return None
     try:
-        with open(os.path.join(folder, "mount-" + mounted.device.replace(":", "-")), encoding="ascii") as file:
+        with open(_record_path(mounted), encoding="ascii") as file:
             record = json.load(file)
         daemon = os.pidfd_open(record["pid"])
         if os.stat(f"/proc/{record['pid']}").st_uid == uid and _started(record["pid"]) == record["started"]:

@@ -15,7 +15,8 @@ _MIN_CACHE_BYTES = 8 << 20  # a frame of the largest size must fit, and one bein
 @dataclass(frozen=True)
 class MountOptions:
     """`cache_bytes` bounds the decoded chunks in memory; `owner` is the (uid, gid) everything is shown to have, None as
-    stored; `suid` and `dev` let setuid bits and device nodes take effect; `log` is a file, None the usual one."""
+    stored; `suid` and `dev` let setuid bits and device nodes take effect; `log` is a file, None the usual one; `engine`
+    is fuse, erofs or auto."""
 
     cache_bytes: int
     allow_other: bool = False
@@ -23,6 +24,7 @@ class MountOptions:
     suid: bool = False
     dev: bool = False
     log: str | None = None
+    engine: str = "fuse"
 
     def fuse(self) -> set[str]:
         """The options for libfuse. The kernel checks permissions itself, always: a handler does not."""
@@ -32,7 +34,13 @@ class MountOptions:
 
 
 def parse(
-    *, cache: str, allow_other: bool = False, owner: str | None = None, flags: str | None = None, log: str | None = None
+    *,
+    cache: str,
+    allow_other: bool = False,
+    owner: str | None = None,
+    flags: str | None = None,
+    log: str | None = None,
+    engine: str = "auto",
 ) -> MountOptions:
     """Read the options as they are written on a command line. Raises UsageError."""
     cache_bytes = parse_bytes(cache)
@@ -50,6 +58,7 @@ def parse(
         suid="suid" in given,
         dev="dev" in given,
         log=None if log is None else os.path.abspath(log),
+        engine=engine,
     )
 
 

@@ -38,6 +38,8 @@ MIN_MEMORY_BYTES = 128 << 20
 _BASE_BYTES = 100 << 20  # the interpreter, libraries and the scratch database's cache, measured
 _PER_TASK_BYTES = 20 << 20  # a window, its chunks, the frames and compressor they keep busy
 
+_MOUNT_OF_OURS = r"\S+ \S+ (\d+):(\d+) .* - (?:fuse\.spraydry |erofs \S*/spraydry/[0-9a-f]{32}/erofs-)"
+
 # A file system may stamp two writes within one tick of its clock with the same time.
 _CLOCK_NS = 100_000_000
 
@@ -297,7 +299,7 @@ def _own_devices() -> frozenset[int]:
     devices = set()
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
         for line in mounts:
-            if match := re.match(r"\S+ \S+ (\d+):(\d+) .* - fuse\.spraydry ", line):
+            if match := re.match(_MOUNT_OF_OURS, line):
                 devices.add(os.makedev(int(match[1]), int(match[2])))
     return frozenset(devices)
 

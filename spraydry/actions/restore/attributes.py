@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from spraydry.errors import RestoreError
-from spraydry.format.tree import SYMLINK, Entry, Xattrs, decode_xattrs
+from spraydry.format.tree import SYMLINK, Entry
+from spraydry.repository.xattrs import xattrs_of
 
 _KEPT = (b"user.", b"trusted.", b"system.posix_acl_", b"security.capability")
 _UNSUPPORTED = {errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
@@ -77,9 +78,7 @@ class Attributes:
                 self.notes["extended attributes were not kept: this system has none"] += 1
             return
         follow = isinstance(target, int)
-        wanted: Xattrs = (
-            decode_xattrs(bytes(self._read_chunk(entry.xattrs))) if isinstance(entry.xattrs, bytes) else entry.xattrs
-        )
+        wanted = xattrs_of(entry, self._read_chunk)
         try:
             there = [os.fsencode(name) for name in os.listxattr(target, follow_symlinks=follow)]
         except OSError as error:
