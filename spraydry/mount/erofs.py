@@ -42,7 +42,7 @@ def check(point: str, options: MountOptions) -> None:
         raise ErofsUnavailable("it cannot show other owners (--owner)")
     if not options.allow_other and not _private(point):
         raise ErofsUnavailable(
-            f"it would show {point} to every user, as far as modes allow: say --allow-other, or mount below a folder that"
+            f"it would show {point} to every user, as modes allow: say --allow-other, or mount below a folder that"
             " only root can enter"
         )
 
