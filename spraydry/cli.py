@@ -73,8 +73,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         Parameters
         ----------
         repo
-            The repository: a path (a SQLite file) or a URL. By default $SPRAYDRY_REPO, else repository.sqlite in the
-            folder spraydry of the XDG data directory.
+            The repository: a path (a SQLite file) or URL; by default $SPRAYDRY_REPO, else one in the XDG data folder.
         debug
             Show where in the program an error came from.
         """

@@ -57,21 +57,37 @@ def filled(repository_path: str) -> str:
 # -- options and errors
 
 
+def _function(module: str, name: str) -> ast.FunctionDef:
+    """The function of a verb, as its source has it."""
+    source = Path(spraydry.__file__).parent / "commands" / (module.rpartition(".")[2] + ".py")
+    body = ast.parse(source.read_text()).body
+    found = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == name]
+    assert len(found) == 1, f"{source} has no function {name}"
+    return found[0]
+
+
 def test_help_lists_every_verb_with_its_first_line(spray: Run) -> None:
     code, out, err = spray("--help")
     assert code == 0 and err == ""
     for verb, place in cli.verbs().items():
         module, _, function = place.partition(":")
-        source = Path(spraydry.__file__).parent / "commands" / (module.rpartition(".")[2] + ".py")
-        found = [
-            node
-            for node in ast.parse(source.read_text()).body
-            if isinstance(node, ast.FunctionDef) and node.name == function
-        ]
-        assert len(found) == 1, f"{source} has no function {function}"
-        first = (ast.get_docstring(found[0]) or "").splitlines()[0]
+        first = (ast.get_docstring(_function(module, function)) or "").splitlines()[0]
         assert verb in out and first.split()[0] in out
         assert spray(verb, "--help")[0] == 0
+
+
+@pytest.mark.parametrize("verb", cli.verbs())
+def test_help_of_a_verb_fits_and_has_examples(spray: Run, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = spray(verb, "--help")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    examples = [line for line in lines[lines.index("For example:") :] if line.startswith(f"    spraydry {verb}")]
+    assert examples
+    module, _, function = cli.verbs()[verb].partition(":")
+    told = ast.get_docstring(_function(module, function)) or ""
+    prose = told.partition("\n\n")[2].partition("Parameters\n")[0].splitlines()
+    assert set(prose) <= set(lines), "a line was broken again"
+    assert not [line for line in lines if line.startswith("│ --json  ") and line.rstrip("│ ").endswith("--json")]
 
 
 def test_help_documents_every_exit_code(spray: Run) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 def cat(*addresses: str) -> None:
     """Write the bytes of files to standard output, each chunk verified.
 
-    Examples:
+    For example:
         spraydry cat photos@v3:2024/a.jpg > a.jpg
 
     Parameters

@@ -6,9 +6,13 @@ from __future__ import annotations
 def dictionaries(*, json: bool = False) -> int:
     """List the dictionaries: those stored here, and those that come with spraydry and are tried in new versions.
 
-    One that is used is copied into the repository first, so that no repository depends on what is installed. The gain
-    is the part that one saved when it was adopted; for a shipped one also, by the size of a frame, what it saved on
+    One that is used is copied into the repository first, so that no repository
+    depends on what is installed. The gain is the part that one saved when it was
+    adopted; for a shipped one also, by the size of a frame, what it saved on
     packages it was not made from.
+
+    For example:
+        spraydry dictionaries
 
     Parameters
     ----------

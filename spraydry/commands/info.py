@@ -6,7 +6,7 @@ from __future__ import annotations
 def info(*, json: bool = False) -> None:
     """Show what a repository holds and what that takes.
 
-    Examples:
+    For example:
         spraydry info
         spraydry info --repo /backup/photos.sqlite --json
 

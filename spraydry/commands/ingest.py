@@ -33,14 +33,16 @@ def ingest(
 ) -> int:
     """Make a new version from directories, files or a tar stream.
 
-    Only what changed costs anything: files whose inode, size and times are as they were are not even opened, and what
-    is stored already, in whatever version or root, is not stored again. A tree that did not change makes no version.
+    Only what changed costs anything: files whose inode, size and times are as they
+    were are not even opened, and what is stored already, in whatever version or
+    root, is not stored again. A tree that did not change makes no version.
 
-    One directory becomes the root itself; several sources, or a file, stand in it under their base names. Names in a
-    file .spraydryignore (rules as in .gitignore) are left out. Exit code 3: something could not be read or changed
+    One directory becomes the root itself; several sources, or a file, stand in it
+    under their base names. Names in a file .spraydryignore (rules as in
+    .gitignore) are left out. Exit code 3: something could not be read or changed
     while it was read; everything else was kept.
 
-    Examples:
+    For example:
         spraydry ingest ~/photos
         spraydry ingest ~/photos --as before-the-move --exclude '*.tmp'
         spraydry ingest /etc /usr/local/etc --root config
@@ -61,8 +63,7 @@ def ingest(
     level
         zstd level, -7 to 22.
     chunker
-        How files are cut, such as fastcdc:min=16K,avg=64K,max=256K or fixed:size=64K; by default as the root's newest
-        version was.
+        How files are cut: fastcdc:min=16K,avg=64K,max=256K, or fixed:size=64K; by default as the last time.
     memory
         Roughly the most memory to use.
     threads

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 def log(root: str | None = None, /, *, json: bool = False) -> None:
     """Show the versions of a root, oldest first: when, how large, and what each one added.
 
-    `new` are the plain bytes a version added that were nowhere before, `stored` what they took once compressed.
+    `new` are the plain bytes a version added that were nowhere before, `stored`
+    what they took once compressed.
 
-    Examples:
+    For example:
         spraydry log photos
         spraydry log                # of all roots
 

@@ -24,10 +24,10 @@ def ls(
 ) -> int | None:
     """List the roots, or what an address names.
 
-    Examples:
+    For example:
         spraydry ls                          # the roots
         spraydry ls photos@v3:2024           # what a directory holds
-        spraydry ls --digests photos > sums  # then: cd ~/photos && b3sum --check sums
+        spraydry ls --digests photos > sums  # b3sum --check sums, in ~/photos
 
     Parameters
     ----------

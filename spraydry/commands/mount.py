@@ -22,10 +22,16 @@ def mount(
 ) -> None:
     """Mount a version, or every version, as a read-only file system.
 
-    `spraydry mount ROOT[@VERSION][:PATH] DIR` mounts one version, or a directory in it. `spraydry mount DIR` shows
-    every root as a folder and every version as a folder in it, with `latest` in each root; versions made later
-    appear by themselves. It returns when the mount answers; a daemon in the background serves it until
-    `spraydry umount DIR`.
+    `spraydry mount ROOT[@VERSION][:PATH] DIR` mounts one version, or a directory
+    in it. `spraydry mount DIR` shows every root as a folder and every version as a
+    folder in it, with `latest` in each root; versions made later appear by
+    themselves. It returns when the mount answers; a daemon in the background
+    serves it until `spraydry umount DIR`.
+
+    For example:
+        spraydry mount photos@v3 /mnt/x
+        spraydry mount photos:2024 ~/before --cache 256M
+        spraydry mount ~/everything
 
     Parameters
     ----------

@@ -10,12 +10,13 @@ from spraydry.commands.session import open_repository
 def recompress(*, level: int = 3, budget: str | None = None, dry_run: bool = False, json: bool = False) -> int:
     """Encode what is stored anew, with the dictionaries in use now, where that makes it smaller.
 
-    Small pieces that many small versions left are put together. Nothing is renamed: every digest stays as it is, and
-    mounts go on reading. It may be stopped at any time and goes on from there the next time; what did not get smaller
-    is not tried again until the level or a dictionary changes. Exit code 6: something stored is damaged, and was left
-    alone.
+    Small pieces that many small versions left are put together. Nothing is
+    renamed: every digest stays as it is, and mounts go on reading. It may be
+    stopped at any time and goes on from there the next time; what did not get
+    smaller is not tried again until the level or a dictionary changes. Exit code
+    6: something stored is damaged, and was left alone.
 
-    Examples:
+    For example:
         spraydry recompress
         spraydry recompress --level 19 --budget 1G
 

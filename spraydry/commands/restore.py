@@ -13,11 +13,11 @@ def restore(
 ) -> int | None:
     """Put what an address names into a directory, with every attribute, verified.
 
-    A directory's contents go into DIRECTORY, anything else goes there under its name. DIRECTORY is made if it is
-    missing; nothing is written outside it. A file whose stored bytes are damaged is left out and told, the rest is
-    restored.
+    A directory's contents go into DIRECTORY, anything else goes there under its
+    name. DIRECTORY is made if it is missing; nothing is written outside it. A file
+    whose stored bytes are damaged is left out and told, the rest is restored.
 
-    Examples:
+    For example:
         spraydry restore photos@v2:2024 ~/again
         spraydry restore photos:2024/a.jpg .  --overwrite
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 def rm(*versions: str, undo: bool = False, dry_run: bool = False, json: bool = False) -> None:
     """Remove versions, or second names of them.
 
-    The bytes stay until they are collected, and until then a removal can be taken back with --undo. The name of a
-    version is never used again.
+    The bytes stay until they are collected, and until then a removal can be taken
+    back with --undo. The name of a version is never used again.
 
-    Examples:
+    For example:
         spraydry rm photos@v2
         spraydry rm --undo photos@v2
 

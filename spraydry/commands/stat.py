@@ -6,7 +6,7 @@ from __future__ import annotations
 def stat(address: str, /, *, json: bool = False) -> None:
     """Show everything that is kept of what an address names.
 
-    Examples:
+    For example:
         spraydry stat photos@v3:2024/a.jpg
 
     Parameters

@@ -26,12 +26,14 @@ def train(
 ) -> None:
     """Make dictionaries that shrink what is stored, and prove it first.
 
-    Files are sampled by class (their type, told from the name), and a dictionary is made for each. It is measured on
-    stored frames that were held out, against no dictionary, the one in use and the one shipped with spraydry, and used
-    from now on only if it saves more than it takes itself, and at least one part in a hundred. What is stored already
-    changes when `spraydry recompress` is run. Dictionaries pay most where frames are small: many small versions.
+    Files are sampled by class (their type, told from the name), and a dictionary
+    is made for each. It is measured on stored frames that were held out, against
+    no dictionary, the one in use and the one shipped with spraydry, and used from
+    now on only if it saves more than it takes itself, and at least one part in a
+    hundred. What is stored already changes when `spraydry recompress` is run.
+    Dictionaries pay most where frames are small: many small versions.
 
-    Examples:
+    For example:
         spraydry train
         spraydry train photos@v3:2024 --dry-run
         spraydry train --from ~/src --size 64K

@@ -6,6 +6,10 @@ from __future__ import annotations
 def umount(*directories: str, lazy: bool = False) -> None:
     """Unmount, and return when the daemon has ended.
 
+    For example:
+        spraydry umount /mnt/x
+        spraydry umount --lazy ~/before ~/now
+
     Parameters
     ----------
     directories

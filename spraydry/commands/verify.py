@@ -6,12 +6,13 @@ from __future__ import annotations
 def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, json: bool = False) -> int | None:
     """Check that everything stored is whole, and that every version has all it needs.
 
-    Reads and decodes every frame, compares it with its name and with the catalog, then walks all versions down to
-    the digest of each file. Damage is told with the paths that need what is damaged, and the exit code is 6.
+    Reads and decodes every frame, compares it with its name and with the catalog,
+    then walks all versions down to the digest of each file. Damage is told with
+    the paths that need what is damaged, and the exit code is 6.
 
-    Examples:
+    For example:
         spraydry verify
-        spraydry verify --sample 5% --seed 7    # a twentieth of the frames, another one with another seed
+        spraydry verify --sample 5% --seed 7    # a twentieth of the frames
         spraydry verify --rebuild               # make the catalog anew first
 
     Parameters
