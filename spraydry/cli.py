@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 import spraydry
 from spraydry import errors
@@ -167,7 +167,11 @@ def _meaning(error: BaseException) -> tuple[int, str]:
     if isinstance(error, errors.SprayDryError):
         return error.exit_code, str(error)
     if isinstance(error, CycloptsError):
-        return errors.UsageError.exit_code, f"{error} (`spraydry --help` shows how it is written)"
+        verb = "".join(f"{name} " for name in error.command_chain or () if name in verbs())
+        text = str(error)
+        if isinstance(error, UnusedCliTokensError):
+            text = f"too many arguments: {' '.join(error.unused_tokens or ())}"
+        return errors.UsageError.exit_code, f"{text} (`spraydry {verb}--help` shows how it is written)"
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
     if isinstance(error, MemoryError):

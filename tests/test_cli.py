@@ -141,6 +141,12 @@ def test_usage_errors(filled: str, spray: Run, arguments: list[str]) -> None:
     assert (code, out) == (2, "") and err.startswith("spraydry: ") and err.count("\n") == 1
 
 
+def test_usage_errors_name_the_help_that_helps(spray: Run) -> None:
+    assert spray("ls", "--foo")[2].startswith("spraydry: Unknown option: --foo. (`spraydry ls --help`")
+    assert "too many arguments: b c (`spraydry ls --help`" in spray("ls", "a", "b", "c")[2]
+    assert "(`spraydry --help`" in spray("frobnicate")[2]
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
