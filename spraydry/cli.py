@@ -61,6 +61,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if "--" in head:  # what follows it belongs to the verb, even if it looks like an option of every verb
         at = head.index("--")
         head, tail = head[:at], head[at:]
+    if "-" in head:  # standard input: an argument, which would be taken for an option
+        head, tail = [token for token in head if token != "-"], ["--", "-", *tail[1:]]
     app = build()
 
     def launch(

@@ -17,7 +17,7 @@ import pytest
 import spraydry
 from spraydry import cli, errors
 from spraydry.actions.progress import Done
-from spraydry.commands import terminal
+from spraydry.commands import session, terminal
 from spraydry.commands.progress import Progress
 from spraydry.format.tree import CHARACTER, FIFO, FILE
 from spraydry.repository.repository import Repository
@@ -130,6 +130,21 @@ def test_options_before_and_after_the_verb(filled: str, spray: Run, monkeypatch:
         assert spray(*arguments)[0] == 0, arguments
     code, _, err = spray("ls", "--", "--repo")  # behind it everything is an argument
     assert code == 4 and "no repository" in err
+
+
+@pytest.mark.parametrize("verb", cli.verbs())
+def test_every_verb_takes_the_options_of_every_verb(tmp_path: Path, spray: Run, verb: str) -> None:
+    place = str(tmp_path / "none")
+    assert spray(verb, "a", "--nonsense", "--repo", place)[0] != 0
+    assert session.options.repo == place
+
+
+def test_ingest_from_standard_input_with_options_around(tmp_path: Path, spray: Run) -> None:
+    empty = subprocess.run(["tar", "c", "-T", "/dev/null"], capture_output=True, check=True).stdout
+    for arguments in (["-", "--root", "a"], ["--root=b", "-"], ["--root", "c", "--", "-"]):
+        done = command("--repo", tmp_path / "r", "ingest", *arguments, input=empty)
+        assert done.returncode == 0, done
+    assert command("ingest", "-", "--root=d", "--repo", tmp_path / "r", input=empty).returncode == 0
 
 
 @pytest.mark.parametrize(

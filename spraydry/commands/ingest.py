@@ -19,7 +19,7 @@ _SHOWN_PROBLEMS = 20
 
 
 def ingest(
-    *sources: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *sources: str,
     root: str | None = None,
     as_: Annotated[str | None, Parameter(name="--as")] = None,
     exclude: Annotated[list[str] | None, Parameter(negative=())] = None,
@@ -80,8 +80,6 @@ def ingest(
 
     if not sources:
         raise UsageError("name what to ingest: spraydry ingest DIR")
-    if unknown := [source for source in sources if source.startswith("-") and source != "-"]:
-        raise UsageError(f"unknown option {unknown[0]} (write ./{unknown[0]} for a path of that name)")
     stream = "-" in sources
     if stream and (len(sources) > 1 or root is None):
         raise UsageError("a tar stream comes alone and needs a name: spraydry ingest - --root NAME")
