@@ -89,8 +89,8 @@ def check_new_name(name: str, what: str) -> None:
     """Raises UsageError unless `name` may name a root or version."""
     if not _NAME.fullmatch(name) or name in RESERVED:
         raise UsageError(
-            f"{name!r} cannot name a {what}: letters, digits and . _ - only, not starting with - or . (and 'latest' is"
-            f" taken){'; give another with --root' if what == 'root' else ''}"
+            f"{name!r} cannot name a {what}: up to 200 letters, digits and . _ -, not starting with - or . (and"
+            f" 'latest' is taken){'; give another with --root' if what == 'root' else ''}"
         )
 
 
