@@ -374,7 +374,8 @@ def test_sizes_and_times() -> None:
     assert [terminal.size(count) for count in (0, 1023, 1024, 1536, 1 << 20, 5 << 40, 1023 * 1024)] == [
         "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.0 TiB", "1.0 MiB"
     ]  # fmt: skip
-    assert [terminal.duration(s) for s in (0.05, 12.4, 200, 7500)] == ["0.1 s", "12 s", "3 min 20 s", "2 h 5 min"]
+    assert [terminal.duration(s) for s in (0.015, 0.0999, 12.4)] == ["15 ms", "0.1 s", "12 s"]
+    assert [terminal.duration(s) for s in (200, 7500)] == ["3 min 20 s", "2 h 5 min"]
     assert terminal.moment(1 << 61) == f"@{1 << 61}"
     assert terminal.moment(-(1 << 40), 5, exact=True) and terminal.plural(1, "file") == "1 file"
 

@@ -171,10 +171,10 @@ def _tell(result: Ingested, dry_run: bool, json: bool) -> None:
             terminal.line(f"{result.version} is there: nothing changed, so it is another name of the newest version")
         else:
             terminal.line(f"nothing changed since {result.version}: no new version was made")
-    rate = result.size / result.seconds if result.seconds else 0
-    terminal.line(
-        f"  {plural(result.files, 'file')}, {size(result.size)} in {terminal.duration(result.seconds)} ({size(rate)}/s)"
-    )
+    took = terminal.duration(result.seconds)
+    if result.read_bytes and result.seconds >= 0.1:
+        took += f" ({size(result.read_bytes / result.seconds)}/s read)"
+    terminal.line(f"  {plural(result.files, 'file')}, {size(result.size)} in {took}")
     terminal.line(f"  unchanged     {plural(result.unchanged_files, 'file')}")
     terminal.line(f"  read          {plural(result.read_files, 'file')}, {size(result.read_bytes)}")
     terminal.line(f"  deduplicated  {size(result.deduplicated_bytes)}")

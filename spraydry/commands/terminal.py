@@ -63,7 +63,9 @@ def moment(seconds: int, ns: int = 0, exact: bool = False) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """`15 ms`, `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
