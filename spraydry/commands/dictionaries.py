@@ -63,7 +63,7 @@ def dictionaries(*, json: bool = False) -> int:
                     terminal.size(one.plain_bytes) if one.frames else "",
                     terminal.size(one.stored_bytes) if one.frames else "",
                     f"{one.gain:.1%}" if one.gain is not None else "",
-                    " ".join(f"{size}:{gain:.1%}" for size, gain in one.shipped.gain) if one.shipped else "",
+                    " ".join(f"{size}:{gain:z.1%}" for size, gain in one.shipped.gain) if one.shipped else "",
                 )
             )
         heads = ("dictionary", "class", "size", "where", "adopted", "frames", "plain", "stored", "gain", "as shipped")

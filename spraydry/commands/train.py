@@ -132,7 +132,7 @@ def _print(result: Trained, dry_run: bool) -> None:
                 size(gain.before_bytes) if measured else "",
                 size(gain.after_bytes) if measured else "",
                 gain.candidate,
-                f"{gain.gain:.1%}" if measured else "",
+                f"{gain.gain:z.1%}" if measured else "",
                 size(gain.saving_bytes) if measured else "",
                 ("would be adopted" if dry_run else "adopted") if gain.pays else f"no: {gain.reason}",
             )
