@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 import spraydry
 from spraydry import cli, errors
 from spraydry.actions.progress import Done
+from spraydry.actions.verify import Damage, Verified
 from spraydry.commands import session, terminal
 from spraydry.commands.progress import Progress
 from spraydry.format.tree import CHARACTER, FIFO, FILE
@@ -341,6 +343,19 @@ def test_verify(filled: str, spray: Run) -> None:
     assert spray("verify", "--sample", "half")[0] == 2
     code, out, _ = spray("verify", "--rebuild", "--json")
     assert code == 0 and json.loads(out)["sound"] and json.loads(out)["rebuilt"] > 0
+
+
+def test_verify_tells_a_path_once(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    damage = [Damage("r@v1", path, f"chunk {'ab' * 32} is in no frame") for path in (b"a", b"a", b"b")]
+    monkeypatch.setattr("spraydry.commands.session.open_repository", lambda **_: contextlib.nullcontext())
+    monkeypatch.setattr("spraydry.actions.verify.verify", lambda *_, **__: Verified(1.0, damage=damage))
+    assert cli.run(["verify"]) == 6
+    out, err = capfd.readouterr()
+    assert err.splitlines() == [
+        "spraydry: r@v1:a: chunk abababababab is in no frame, and 1 more",
+        "spraydry: r@v1:b: chunk abababababab is in no frame",
+    ]
+    assert "2 paths may have lost bytes" in out
 
 
 def test_completion_can_be_installed(tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spraydry.actions.verify import Damage
+
 
 def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, json: bool = False) -> int | None:
     """Check that everything stored is whole, and that every version has all it needs.
@@ -44,8 +49,7 @@ def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, j
         return None if found.sound else CorruptData.exit_code
     for frame in found.damaged_frames:
         terminal.warn(f"frame {frame.frame}: {frame.reason}")
-    for one in found.damage:
-        terminal.warn(f"{one.version}:{terminal.printable(one.path)}: {one.reason}")
+    _tell(found.damage)
     for text in found.other:
         terminal.warn(text)
     if found.unindexed:
@@ -57,7 +61,21 @@ def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, j
         f" in {terminal.duration(seconds)}"
     )
     terminal.line(f"{'all is whole' if found.sound else 'there is damage'}: checked {looked}")
+    if paths := len({(one.version, one.path) for one in found.damage}):
+        terminal.line(f"{terminal.plural(paths, 'path')} may have lost bytes; `spraydry restore` saves what it can")
     return None if found.sound else CorruptData.exit_code
+
+
+def _tell(damage: list[Damage]) -> None:
+    """A line for each path, with the first reason; digests are shortened to what tells them apart."""
+    import re
+    from itertools import groupby
+
+    from spraydry.commands import terminal
+
+    for (version, path), reasons in groupby(damage, lambda one: (one.version, one.path)):
+        first, *more = (re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", one.reason) for one in reasons)
+        terminal.warn(f"{version}:{terminal.printable(path)}: {first}{f', and {len(more):,} more' if more else ''}")
 
 
 def _fraction(text: str) -> float:
