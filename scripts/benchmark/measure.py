@@ -121,6 +121,8 @@ class Measurement:
         for peer in self._turn(number):
             if peer.store_of:
                 continue
+            if peer.image and not peer.several_sources:
+                continue
             with self._step(peer, "ingest of v2") as outcome:
                 before = system.size(peer.store)
                 sources = [live.path, self.corpus.v1] if peer.image else [live.path]
@@ -174,7 +176,9 @@ class Measurement:
         try:
             if self.options.cold:
                 system.drop_caches()
-            outcome.add("mount.ms", peer.mount("v1") * 1e3)
+            milliseconds = peer.mount("v1") * 1e3
+            # The first one may make, and keep, what the later ones find.
+            outcome.add("mount.ms" if "mount.first.ms" in outcome.samples else "mount.first.ms", milliseconds)
             if self.options.cold:
                 system.drop_caches()
             done = once(peer)

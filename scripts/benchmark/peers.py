@@ -15,8 +15,6 @@ from typing import IO
 from benchmark import system
 from benchmark.system import Ran, run
 
-MOUNT_SECONDS = 90.0
-
 
 class PeerError(Exception):
     """A peer did not do what it was asked."""
@@ -28,7 +26,9 @@ class Peer:
     settings = ""
     version_option = "--version"
     image = False  # one image per version: nothing is shared between two ingests
+    several_sources = False  # an image can hold several trees
     in_kernel = False
+    mount_limit = 90.0  # seconds
     store_of: str | None = None  # reads what this other peer stored, and ingests nothing itself
 
     def __init__(self, folder: str, log: IO[bytes]) -> None:
@@ -82,11 +82,12 @@ class Peer:
     def ingest(self, sources: list[str], version: str, limit: float) -> Ran:
         """Several sources only for images, which have to hold all versions that one keeps."""
         command = self.ingest_command(sources, version)
+        since = os.path.getsize(self.log.name)
         ran = run(command, self.log, cwd=sources[0], env=self.environment(), limit=limit)
         if ran.cut:
             raise PeerError(f"ingest took more than {limit:.0f} s")
         if ran.code:
-            raise PeerError(f"ingest ended with {ran.code}")
+            raise self._ended("ingest", ran.code, since)
         return ran
 
     def forget(self, version: str) -> None:
@@ -104,20 +105,20 @@ class Peer:
     def mount(self, version: str) -> float:
         """Seconds to the end of the first `ls`."""
         os.makedirs(self.point, exist_ok=True)
-        began = time.monotonic()
+        since, began = os.path.getsize(self.log.name), time.monotonic()
         if self.in_kernel:
             ran = run(self.mount_command(version), self.log)
             if ran.code:
-                raise PeerError(f"mount ended with {ran.code}")
+                raise self._ended("mount", ran.code, since)
         else:
             self.daemon = system.start(self.mount_command(version), self.log, env=self.environment())
             while not system.mounts_below(self.point):
                 if self.daemon.poll() is not None:
-                    raise PeerError(f"mount ended with {self.daemon.returncode}")
-                if time.monotonic() - began > MOUNT_SECONDS:
-                    raise PeerError(f"not mounted after {MOUNT_SECONDS:.0f} s")
+                    raise self._ended("mount", self.daemon.returncode, since)
+                if time.monotonic() - began > self.mount_limit:
+                    raise PeerError(f"not mounted after {self.mount_limit:.0f} s")
                 time.sleep(0.002)
-        left = MOUNT_SECONDS - (time.monotonic() - began)
+        left = max(5.0, self.mount_limit - (time.monotonic() - began))
         try:  # by another process, which can be left when the mount hangs
             listed = subprocess.run(["ls", self.root(version) + "/"], capture_output=True, timeout=left)
         except subprocess.TimeoutExpired:
@@ -127,6 +128,11 @@ class Peer:
                 f"the first ls failed: {listed.stderr.decode(errors='replace').strip() or 'nothing is there'}"
             )
         return time.monotonic() - began
+
+    def _ended(self, what: str, code: int, since: int) -> PeerError:
+        """With the last that it said."""
+        words = system.last_words(self.log, since)
+        return PeerError(f"{what} ended with {code}" + (f": {words}" if words else ""))
 
     def unmount(self) -> None:
         system.unmount(self.point)
@@ -145,7 +151,8 @@ class Peer:
 class Spraydry(Peer):
     name = "spraydry"
     program = "spraydry"
-    settings = "spraydry ingest --root bench --as VERSION; spraydry mount -f bench@VERSION"
+    settings = "spraydry ingest --root bench --as VERSION; spraydry mount --engine fuse -f bench@VERSION"
+    mount_options: tuple[str, ...] = ("--engine", "fuse")
 
     def tool(self) -> str:
         return self.program
@@ -170,7 +177,41 @@ class Spraydry(Peer):
         return self.words("ingest", sources[0], "--root", "bench", "--as", version)
 
     def mount_command(self, version: str) -> list[str]:
-        return self.words("mount", "-f", f"bench@{version}", self.point)
+        return self.words("mount", "-f", *self.mount_options, f"bench@{version}", self.point)
+
+
+class SpraydryErofs(Spraydry):
+    """The other engine, on the same repository. What it keeps of a first mount lies beside that and goes with it."""
+
+    name = "spraydry-erofs"
+    settings = "spraydry mount --engine erofs --allow-other on the same repository"
+    mount_options = ("--engine", "erofs", "--allow-other")
+    store_of = "spraydry"
+    refused: str | None = None
+
+    def cannot_mount(self) -> str | None:
+        """Kernels differ in what they can do, and a version of spraydry may not have it: a tiny mount tells."""
+        if not system.is_root():
+            return "kernel mounts need root"
+        if self.refused is None:
+            self.refused = self._try()
+        return self.refused or None
+
+    def _try(self) -> str:
+        """Why it does not mount here, or nothing."""
+        folder = os.path.join(self.folder, "tiny")
+        tiny, source = type(self)(folder, self.log), os.path.join(folder, "source")
+        try:
+            tiny.reset()
+            os.makedirs(os.path.join(source, "folder"))
+            tiny.ingest([source], "v1", 60)
+            tiny.mount("v1")
+        except (PeerError, OSError) as error:
+            return str(error)
+        finally:
+            tiny.unmount()
+            shutil.rmtree(folder, ignore_errors=True)
+        return ""
 
 
 class Borg(Peer):
@@ -221,6 +262,7 @@ class Squashfs(Peer):
     settings = "mksquashfs -comp zstd -Xcompression-level 3 -b 128K; the kernel's squashfs on a loop device"
     version_option = "-version"
     image = True
+    several_sources = True
     in_kernel = True
 
     def file(self, version: str) -> str:
@@ -251,23 +293,44 @@ class Squashfuse(Squashfs):
         return [shutil.which("squashfuse_ll") or "squashfuse_ll", "-f", self.file(version), self.point]
 
 
+class Erofs(Peer):
+    name = "erofs"
+    tools = ("mkfs.erofs",)
+    settings = "mkfs.erofs -zlz4hc,9 -C65536 (Debian's has no zstd); the kernel's erofs on a loop device"
+    image = True
+    in_kernel = True
+
+    def version(self) -> str:
+        """1.5 knows no --version: it tells which it is, and then how it is used, elsewhere."""
+        return system.version_of(["sh", "-c", '"$0" --version 2>/dev/null', self.tool()])
+
+    def file(self, version: str) -> str:
+        return os.path.join(self.store, f"{version}.erofs")
+
+    def ingest_command(self, sources: list[str], version: str) -> list[str]:
+        return [self.tool(), "-zlz4hc,9", "-C65536", self.file(version), sources[0]]
+
+    def mount_command(self, version: str) -> list[str]:
+        return ["mount", "-t", "erofs", "-o", "ro,loop", self.file(version), self.point]
+
+
 class Casync(Peer):
     name = "casync"
     tools = ("casync",)
-    settings = "casync make, chunks of 64 KiB on average, zstd; casync mount"
+    settings = "casync make --chunk-size=65536 (its default, on average), zstd; casync mount"
 
     def words(self, verb: str, version: str, *more: str) -> list[str]:
         index = os.path.join(self.store, f"{version}.caidx")
         return [self.tool(), verb, f"--store={os.path.join(self.store, 'default.castr')}", *more, index]
 
     def ingest_command(self, sources: list[str], version: str) -> list[str]:
-        return [*self.words("make", version, "--with=fuse"), sources[0]]
+        return [*self.words("make", version, "--with=fuse", "--chunk-size=65536"), sources[0]]
 
     def mount_command(self, version: str) -> list[str]:
         return [*self.words("mount", version), self.point]
 
 
-PEERS: list[type[Peer]] = [Spraydry, Borg, Restic, Squashfs, Squashfuse, Casync]
+PEERS: list[type[Peer]] = [Spraydry, SpraydryErofs, Borg, Restic, Squashfs, Squashfuse, Erofs, Casync]
 
 
 def tools_used() -> dict[str, str]:

@@ -137,6 +137,14 @@ def start(
     )
 
 
+def last_words(log: IO[bytes], since: int) -> str:
+    """The last line with a word in it that a log got after its first `since` bytes."""
+    with open(log.name, "rb") as file:
+        file.seek(since)
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if re.search(r"\w", line)), "")
+
+
 def end(process: subprocess.Popen[bytes], patience: float) -> None:
     """Wait for a process that should end; then tell it; then kill it."""
     for number, seconds in ((None, patience), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
@@ -245,6 +253,10 @@ def calibrate() -> float:
     for _ in range(64):
         hashed.update(block)
     return (time.monotonic() - began) * 1e3
+
+
+def today() -> str:
+    return time.strftime("%Y-%m-%d")
 
 
 def machine(work: str) -> dict[str, str]:
