@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +11,13 @@ from typing import IO, NamedTuple
 from benchmark import system
 from benchmark.corpora import Corpus
 from benchmark.peers import Peer, PeerError
+from benchmark.reading import Drained, drain, reader
 from benchmark.system import say
 from benchmark.trees import LARGE_FILE, Listing, LiveTree
 
 PHASES = ("find", "tar", "open", "seq", "rand")
 SMALL_FILES = 1500
 RANDOM_READS = 4000
-READERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "readers.py")
 
 CUT, REBUILT = "cut", "rebuilt"  # marks
 
@@ -209,44 +204,11 @@ class Measurement:
         megabytes = self.listing.bytes * share / 1e6
         return Pass({"rate": megabytes / wall, "cpu": cpu / megabytes * 1e3 if megabytes else 0.0}, cut)
 
-    def _drain(self, peer: Peer, command: list[str]) -> tuple[float, float, int, int, bool]:
-        """Seconds, CPU seconds (and those of the daemon), bytes and lines that a command prints, and if it was cut."""
-        before, cut = peer.daemon_cpu(), threading.Event()
-        buffer, read, lines = bytearray(1 << 20), 0, 0
-        began = time.monotonic()
-        process = subprocess.Popen(
-            command, cwd=peer.root("v1"), stdout=subprocess.PIPE, stderr=self.log, start_new_session=True
-        )
-
-        def stop() -> None:
-            cut.set()
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:  # just ended
-                pass
-
-        timer = threading.Timer(self.options.cap, stop)
-        timer.start()
-        try:
-            assert process.stdout is not None
-            while count := os.readv(process.stdout.fileno(), [buffer]):
-                read += count
-                lines += buffer.count(b"\n", 0, count)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            wall = time.monotonic() - began
-        finally:
-            timer.cancel()
-            timer.join()
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            if process.stdout:
-                process.stdout.close()
-        if process.returncode and not cut.is_set():
-            raise PeerError(f"{command[0]} ended with {process.returncode}")
-        cpu = usage.ru_utime + usage.ru_stime + peer.daemon_cpu() - before
-        return wall, cpu, read, lines, cut.is_set() and process.returncode != 0
+    def _drain(self, peer: Peer, command: list[str]) -> Drained:
+        """With the CPU seconds of the daemon."""
+        before = peer.daemon_cpu()
+        drained = drain(command, peer.root("v1"), self.options.cap, self.log)
+        return drained._replace(cpu=drained.cpu + peer.daemon_cpu() - before)
 
     def _open(self, peer: Peer) -> Pass:
         answer = self._reader("open", peer.root("v1"), self.sample, self.options.cap / 3)
@@ -267,12 +229,4 @@ class Measurement:
         return os.path.join(peer.root("v1"), os.fsdecode(self.listing.largest()[0]))
 
     def _reader(self, *arguments: object) -> dict[str, float]:
-        command = [sys.executable, READERS, *map(str, arguments)]
-        try:
-            ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=self.log, timeout=self.options.cap * 2 + 60)
-        except subprocess.TimeoutExpired:
-            raise PeerError(f"reading ({arguments[0]}) hangs") from None
-        if ran.returncode:
-            raise PeerError(f"reading ({arguments[0]}) failed")
-        answer: dict[str, float] = json.loads(ran.stdout)
-        return answer
+        return reader(self.options.cap * 2 + 60, self.log, *arguments)

@@ -89,9 +89,10 @@ def run(
     cwd: str | None = None,
     env: dict[str, str] | None = None,
     limit: float = 3600,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Ran:
     """Run to the end, output into the log."""
-    process = start(command, log, cwd=cwd, env=env)
+    process = start(command, log, cwd=cwd, env=env, stdin=stdin)
     began = time.monotonic()
     peak, look, cut = 0.0, 0.02, False
     try:
@@ -121,7 +122,12 @@ def run(
 
 
 def start(
-    command: list[str], log: IO[bytes], *, cwd: str | None = None, env: dict[str, str] | None = None
+    command: list[str],
+    log: IO[bytes],
+    *,
+    cwd: str | None = None,
+    env: dict[str, str] | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start in a session of its own, so that it can be killed with all it starts."""
     log.write(f"\n$ {' '.join(command)}\n".encode(errors="surrogateescape"))
@@ -130,7 +136,7 @@ def start(
         command,
         cwd=cwd,
         env=os.environ | (env or {}),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=log,
         stderr=log,
         start_new_session=True,
