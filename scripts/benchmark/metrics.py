@@ -47,14 +47,14 @@ METRICS = [
     Metric("mount.peak", "mount peak memory, MB", False),
 ]
 BY_KEY = {metric.key: metric for metric in METRICS}
-PEAKS = {"ingest.peak", "mount.peak"}
 
 
 def value(outcome: Outcome | None, key: str) -> float | None:
+    """The median; of memory the most."""
     samples = outcome.samples.get(key) if outcome else None
     if not samples:
         return None
-    return max(samples) if key in PEAKS else statistics.median(samples)
+    return max(samples) if key.endswith(".peak") else statistics.median(samples)
 
 
 def ratio(mine: float | None, other: float | None, more_is_better: bool) -> float | None:

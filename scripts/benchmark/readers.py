@@ -1,6 +1,7 @@
 """The readers, each a process of its own so that a mount that hangs can be left: `readers.py KIND ARGUMENTS`.
 
     open ROOT LIST CAP    open, read and close each file of a list
+    stat ROOT LIST CAP    ask for the attributes of each path of a list
     seq FILE CAP          a file from start to end, 1 MiB at a time
     rand FILE COUNT CAP   4 KiB at random places, the same ones every time
 
@@ -53,6 +54,22 @@ def read_files(root: str, listed: str, cap: float) -> dict[str, object]:
     return result(began, cut, read, latencies)
 
 
+def look_up(root: str, listed: str, cap: float) -> dict[str, object]:
+    with open(listed, "rb") as file:
+        names = file.read().split(b"\0")
+    folder, latencies, cut = os.fsencode(root) + b"/", [], False
+    began = clock()
+    for name in names:
+        before = clock()
+        os.lstat(folder + name)
+        after = clock()
+        latencies.append(after - before)
+        if after - began > cap:
+            cut = True
+            break
+    return result(began, cut, 0, latencies)
+
+
 def read_through(path: str, cap: float) -> dict[str, object]:
     buffer, read, cut = bytearray(1 << 20), 0, False
     began = clock()
@@ -87,6 +104,8 @@ if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
     if kind == "open":
         answer = read_files(arguments[0], arguments[1], float(arguments[2]))
+    elif kind == "stat":
+        answer = look_up(arguments[0], arguments[1], float(arguments[2]))
     elif kind == "seq":
         answer = read_through(arguments[0], float(arguments[1]))
     else:
