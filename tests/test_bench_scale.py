@@ -144,7 +144,7 @@ def test_goals_of_trees() -> None:
 
 
 def test_growth_is_told_where_it_was_asked() -> None:
-    pieces = [Piece(1000.0 * number, 1000.0, 10.0 + number, 5.0, 80.0, 500.0 * number) for number in range(1, 6)]
+    pieces = [Piece(1000.0 * number, 1000.0, 10.0 + number, 5.0, 80.0, 500.0 * number, 40.0) for number in range(1, 6)]
     rows = scaletable.growth_rows(pieces, [5000.0, 1000.0, 2000.0])
     assert [row[:3] for row in rows[1:]] == [
         ["1.00", "90.9", "90.9"],

@@ -104,6 +104,7 @@ def measure_tree(
 
 
 def _ingest_tree(tree: Tree, peer: Spraydry, outcome: Outcome, options: Options, log: IO[bytes]) -> int:
+    outcome.add("ingest.fixed", system.calibrate())
     done = ingest_stream(peer, (tree.kind, 0, tree.files), "v1", options.ingest_cap, log)
     stored = system.size(peer.store)
     for key, number in {
@@ -163,6 +164,7 @@ class Piece(NamedTuple):
     cpu: float
     peak: float
     stored: float  # so far
+    fixed: float  # ms, a fixed piece of work just before
 
 
 def measure_growth(
@@ -174,11 +176,11 @@ def measure_growth(
     try:
         peer.reset()
         while not pieces or pieces[-1].inserted + size / 2 < total:
-            number = len(pieces)
+            number, fixed = len(pieces), system.calibrate()
             stream = ("blocks", number * blocks, blocks)
             ran = ingest_stream(peer, stream, f"piece-{number}", options.ingest_cap, log).ran
             stored = system.size(peer.store).allocated / 1e6
-            pieces.append(Piece((number + 1) * size, size, ran.wall, ran.cpu, ran.peak_mb, stored))
+            pieces.append(Piece((number + 1) * size, size, ran.wall, ran.cpu, ran.peak_mb, stored, fixed))
             say(f"growth: {pieces[-1].inserted:.0f} MB, the last {size:.0f} at {size / ran.wall:.0f} MB/s")
     except (PeerError, OSError) as error:
         return str(error)

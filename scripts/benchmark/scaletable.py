@@ -15,6 +15,7 @@ INGEST_METRICS = [
     Metric("ingest.us", "  us/file", False, 1),
     Metric("ingest.cpu", "  CPU us/file", False, 1),
     Metric("ingest.maker", "  making the stream, CPU us/file", False, 1),
+    Metric("ingest.fixed", "  a fixed piece of work before it, ms", False),
     Metric("ingest.peak", "ingest peak memory, MB", False),
     Metric("stored.mb", "repository, MB", False, 1),
     Metric("stored.per", "  bytes/file", False),
@@ -31,6 +32,7 @@ LEGEND = [
     "tree: dozens of files in a folder, folders some levels deep. flat: all in one folder. Files of up to 640 bytes.",
     "MB = 10^6 bytes. Memory: the most of all mounts. ~ cut off at the cap: the rate of the part done.",
     "Ingest reads a tar stream; what makes it shares the CPUs with it.",
+    "A fixed piece of work, the same before each ingest, tells how even the machine was.",
 ]
 SAME = 1.25  # times the time per file, with ten times the files
 KEPT = 0.8  # of the first rate, at the end
@@ -119,10 +121,19 @@ def milestones(pieces: list[Piece], at: list[float]) -> list[tuple[Piece, float]
 
 
 def growth_rows(pieces: list[Piece], at: list[float]) -> list[list[str]]:
-    table = [["inserted, GB", "last piece, MB/s", "since the row above, MB/s", "CPU s/GB", "peak MB", "repository, MB"]]
+    titles = [
+        "last piece, MB/s",
+        "since the row above, MB/s",
+        "CPU s/GB",
+        "peak MB",
+        "repository, MB",
+        "fixed work, ms",
+    ]
+    table = [["inserted, GB", *titles]]
     for piece, rate in milestones(pieces, at):
         numbers = [f"{piece.size / piece.wall:.1f}", f"{rate:.1f}", f"{piece.cpu / piece.size * 1e3:.1f}"]
-        table.append([f"{piece.inserted / 1e3:.2f}", *numbers, f"{piece.peak:.0f}", f"{piece.stored:.0f}"])
+        numbers += [f"{number:.0f}" for number in (piece.peak, piece.stored, piece.fixed)]
+        table.append([f"{piece.inserted / 1e3:.2f}", *numbers])
     return table
 
 
