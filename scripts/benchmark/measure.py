@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 from benchmark import system
 from benchmark.corpora import Corpus
-from benchmark.peers import Peer, PeerError
+from benchmark.peer import Peer, PeerError
 from benchmark.reading import Drained, drain, reader
 from benchmark.system import say
 from benchmark.trees import LARGE_FILE, Listing, LiveTree

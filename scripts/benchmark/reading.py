@@ -11,7 +11,7 @@ import threading
 import time
 from typing import IO, NamedTuple
 
-from benchmark.peers import PeerError
+from benchmark.peer import PeerError
 
 READERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "readers.py")
 

@@ -10,7 +10,8 @@ from typing import IO, NamedTuple
 
 from benchmark import streams, system
 from benchmark.measure import CUT, Outcome
-from benchmark.peers import PeerError, Spraydry
+from benchmark.peer import PeerError
+from benchmark.peers import Spraydry
 from benchmark.reading import drain, reader
 from benchmark.system import Ran, say
 
