@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from spraydry.mount.erofs import ErofsUnavailable, check
 from spraydry.mount.mounts import mounted_at
+from spraydry.mount.options import MountOptions
 
 SPRAYDRY = [str(Path(sys.executable).with_name("spraydry"))]
 
@@ -24,17 +26,37 @@ def fuse() -> None:
         pytest.skip("NOT TESTED: a kernel mount needs /dev/fuse, which is not there or not open to this user")
 
 
+only_fuse = pytest.mark.parametrize("engine", ["fuse"], indirect=True)
+only_erofs = pytest.mark.parametrize("engine", ["erofs"], indirect=True)
+
+
+@pytest.fixture(params=["fuse", "erofs"])
+def engine(request: pytest.FixtureRequest, fuse: None) -> str:
+    """Each engine in turn; skips a test, visibly, where one cannot run."""
+    name: str = request.param
+    if name == "erofs":
+        try:
+            check("/", MountOptions(cache_bytes=0, allow_other=True))
+        except ErofsUnavailable as error:
+            pytest.skip(f"NOT TESTED: engine erofs: {error}")
+    return name
+
+
 @pytest.fixture
 def spraydry(
-    repository_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fuse: None
+    repository_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> Iterator[Callable[..., Run]]:
-    """Runs the command line on the test's repository; takes down what is still mounted below tmp_path at the end."""
+    """Runs the command line on the test's repository, mounting with the test's engine; takes down what is still mounted
+    below tmp_path at the end."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SPRAYDRY_REPO", repository_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     (tmp_path / "run").mkdir(mode=0o700)
 
     def run(*arguments: str, code: int = 0) -> Run:
+        if arguments[0] == "mount" and "--engine" not in arguments:
+            arguments += ("--engine", engine)
         done = subprocess.run([*SPRAYDRY, *arguments], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == code, (arguments, done.returncode, done.stderr)
         assert len(done.stderr.splitlines()) <= 1 or code == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from spraydry.mount.mounts import mounted_at
 from spraydry.repository.repository import Repository
-from tests.mount.conftest import SPRAYDRY, Run, daemon_of
+from tests.mount.conftest import SPRAYDRY, Run, daemon_of, only_erofs, only_fuse
 from tests.versions import make_version
 
 pytestmark = pytest.mark.fuse
@@ -90,11 +91,13 @@ def test_a_daemon_that_died_is_cleaned_up_by_the_next_mount(
 ) -> None:
     spraydry("mount", "r", str(point))
     daemon = daemon_of(point)
-    (point / "a").read_bytes()
+    (point / "a").stat()
     os.kill(daemon, signal.SIGKILL)
     assert ended(daemon, 5)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError) as raised:  # the kernel knows names by itself with engine erofs, contents never
         os.listdir(point)
+        (point / "d" / "e").read_bytes()
+    assert raised.value.errno in (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED)
     spraydry("mount", "r", str(point))
     assert (point / "a").read_bytes() == b"1"
     spraydry("umount", str(point))
@@ -128,11 +131,12 @@ def test_setuid_and_devices_take_effect_only_when_asked(version: Repository, spr
     assert not os.statvfs(point).f_flag & (os.ST_NOSUID | os.ST_NODEV)
 
 
-def test_in_front(version: Repository, spraydry: Spraydry, point: Path) -> None:
-    with subprocess.Popen([*SPRAYDRY, "mount", "-f", "r", str(point)], stdout=subprocess.PIPE, text=True) as front:
+def test_in_front(version: Repository, spraydry: Spraydry, point: Path, engine: str) -> None:
+    command = [*SPRAYDRY, "mount", "-f", "--engine", engine, "r", str(point)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as front:
         try:
             assert front.stdout is not None
-            assert "mounted" in front.stdout.readline()
+            assert f"engine {engine}" in front.stdout.readline()
             assert (point / "d" / "e").read_bytes() == b"2"
         finally:
             front.send_signal(signal.SIGINT)
@@ -187,7 +191,8 @@ def test_what_is_missing_is_named(
 
 
 @pytest.mark.root
-def test_an_unprivileged_user(version: Repository, tmp_path: Path, repository_path: str, fuse: None) -> None:
+@only_fuse
+def test_an_unprivileged_user(version: Repository, tmp_path: Path, repository_path: str, engine: str) -> None:
     """Through fusermount3, in a mount namespace of its own where anyone may open /dev/fuse."""
     if os.geteuid() != 0 or shutil.which("fusermount3") is None:
         pytest.skip("NOT TESTED: needs root, and fusermount3 (package fuse3)")
@@ -214,4 +219,93 @@ def test_an_unprivileged_user(version: Repository, tmp_path: Path, repository_pa
     )
     done = subprocess.run(["unshare", "-m", "sh", str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("1spraydry ") and "nosuid,nodev" in done.stdout and "user_id=1000" in done.stdout
+    assert "\n1spraydry " in done.stdout and "nosuid,nodev" in done.stdout and "user_id=1000" in done.stdout
+
+
+@only_erofs
+def test_erofs_leaves_nothing_behind(version: Repository, spraydry: Spraydry, point: Path, tmp_path: Path) -> None:
+    for end in (lambda daemon: spraydry("umount", str(point)), lambda daemon: os.kill(daemon, signal.SIGTERM)):
+        assert "erofs (" in spraydry("mount", "r", str(point)).stdout
+        mounted = mounted_at(str(point))
+        assert mounted is not None and mounted.fstype == "erofs"
+        daemon = daemon_of(point)
+        assert (point / "a").read_bytes() == b"1"
+        end(daemon)
+        assert ended(daemon, 5)
+        assert mounted_at(str(point)) is None
+        assert list((tmp_path / "run" / "spraydry").iterdir()) == []
+
+
+@only_erofs
+def test_a_plain_umount_ends_the_daemon(version: Repository, spraydry: Spraydry, point: Path) -> None:
+    spraydry("mount", "r", str(point))
+    daemon = daemon_of(point)
+    assert (point / "d" / "e").read_bytes() == b"2"
+    subprocess.run(["umount", str(point)], check=True)
+    assert ended(daemon, 5)
+
+
+@only_erofs
+def test_auto_takes_what_is_there_and_prepares_the_rest(
+    version: Repository, spraydry: Spraydry, point: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spraydry.mount import engines
+
+    make_version(version, "many", {b"%05d" % number: b"" for number in range(engines.AT_ONCE_INODES)})
+    said = spraydry("mount", "many", str(point), "--engine", "auto").stdout
+    assert "engine fuse" in said and "is being made" in said
+    until_s = time.monotonic() + 60
+    while not list((tmp_path / "cache" / "spraydry").glob("*/erofs-" + "?" * 32)) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    spraydry("umount", str(point))
+    said = spraydry("mount", "many", str(point), "--engine", "auto").stdout
+    assert "engine erofs (its image was there)" in said
+    assert len(os.listdir(point)) == engines.AT_ONCE_INODES
+    spraydry("umount", str(point))
+    assert "engine erofs (the image" in spraydry("mount", "r", str(point), "--engine", "auto").stdout
+    spraydry("umount", str(point))
+    assert "other owners" in spraydry("mount", "r", str(point), "--engine", "auto", "--owner", "1:1").stdout
+    spraydry("umount", str(point))
+    assert "every root" in spraydry("mount", str(point), "--engine", "auto").stdout
+
+
+@only_erofs
+def test_what_erofs_cannot_do_is_said(version: Repository, spraydry: Spraydry, point: Path, tmp_path: Path) -> None:
+    assert "other owners" in spraydry("mount", "r", str(point), "--owner", "1:1", code=10).stderr
+    assert "every root" in spraydry("mount", str(point), code=10).stderr
+    for folder in (point, *point.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    assert "--allow-other" in spraydry("mount", "r", str(point), code=10).stderr
+    assert "fuse (no erofs: " in spraydry("mount", "r", str(point), "--engine", "auto").stdout
+    spraydry("umount", str(point))
+    spraydry("mount", "r", str(point), "--allow-other")
+
+
+@only_erofs
+def test_a_kernel_that_turns_errors_into_zeros_gets_no_erofs(
+    version: Repository, spraydry: Spraydry, tmp_path: Path
+) -> None:
+    """The probe, on a device that answers with zeros where it should fail, and on one that ends."""
+    from spraydry.errors import MountError
+    from spraydry.mount import erofs
+
+    for length, said in ((erofs.PROBE_BLOCKS * 4096, "zeros"), (4096, "")):
+        device = tmp_path / f"device-{length}"
+        device.write_bytes(bytes(length))
+        with pytest.raises(erofs.ErofsUnavailable, match=said) if said else pytest.raises(MountError):
+            erofs.probe(str(device))
+            raise MountError("a file that ends is an error to this kernel")
+
+
+@only_erofs
+def test_a_damaged_image_is_made_anew(version: Repository, spraydry: Spraydry, point: Path, tmp_path: Path) -> None:
+    spraydry("mount", "r", str(point))
+    spraydry("umount", str(point))
+    (image,) = (tmp_path / "cache" / "spraydry").glob("*/erofs-*")
+    whole = image.read_bytes()
+    for damaged in (whole[:-100], whole[:5000] + b"\xff" + whole[5001:], b""):
+        image.write_bytes(damaged)
+        assert "was made" in spraydry("mount", "r", str(point)).stdout
+        assert (point / "d" / "e").read_bytes() == b"2"
+        spraydry("umount", str(point))
+        assert image.read_bytes() == whole
