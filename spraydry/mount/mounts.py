@@ -214,9 +214,12 @@ def _record_path(mounted: Mounted) -> str:
 def _is_dead(mounted: Mounted) -> bool:
     """Whether the process that served a mount has ended, as far as is known."""
     daemon = _daemon(mounted)
-    if daemon is not None:
+    if daemon is None:
+        return os.path.exists(_record_path(mounted))
+    try:
+        return _ended(daemon, 0)
+    finally:
         os.close(daemon)
-    return daemon is None and os.path.exists(_record_path(mounted))
 
 
 def _daemon(mounted: Mounted) -> int | None:
