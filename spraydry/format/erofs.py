@@ -1,8 +1,8 @@
 """EROFS images of a tree: all of its metadata, with the contents of files where the caller says they lie.
 
-Layout: include/uapi of Linux, fs/erofs/erofs_fs.h, and Documentation/filesystems/erofs.rst. Of what that offers, this
-writes: extended inodes; directories and symlinks with their last part behind the inode; files as one range of blocks,
-or by chunk indexes where they have holes or lie far away; extended attributes, shared where they repeat.
+Of what the format offers (`erofs_layout`) this writes: extended inodes; directories and symlinks with their last part
+behind the inode; files as one range of blocks, or by chunk indexes where they have holes or lie far away; extended
+attributes, shared where they repeat.
 
     block 0          superblock at 1024, device table behind it
     block 1 ...      contents, if they lie in the image itself
@@ -15,66 +15,47 @@ whose memory is the names of the directories that are open, and a table of what 
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from spraydry.errors import ImageImpossible
+from spraydry.format.erofs_layout import (
+    BLOCK_BYTES,
+    CHUNKED,
+    FORMATS,
+    HAS_CHUNKS,
+    HAS_DEVICES,
+    HAS_MTIME,
+    INDEX,
+    INDEXED,
+    INLINE,
+    INODE,
+    MAGIC,
+    NID,
+    NOWHERE,
+    PLAIN,
+    SLOT,
+    SUPERBLOCK,
+    SUPERBLOCK_AT,
+    UNIT,
+    XATTR_HEADER,
+    DirectoryBlocks,
+    XattrBodies,
+    chunk_bits,
+    device_number,
+)
 from spraydry.format.hashtable import Table
 from spraydry.format.links import Links
-from spraydry.format.tree import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    SOCKET,
-    SYMLINK,
-    Entry,
-    Page,
-    Runs,
-    Subtree,
-    Tree,
-    Xattrs,
-)
+from spraydry.format.tree import DIRECTORY, FILE, SYMLINK, Entry, Page, Runs, Subtree, Tree, Xattrs
 
-BLOCK_BYTES = 4096
 # Contents may lie on other devices: one is addressed in blocks of 32 bits, and slot n holds what begins within its
 # SLOT_BLOCKS, so what is not longer than these never crosses into another one. The first slot is also mapped to where
 # these numbers leave room, at SLOT_BLOCKS: then a file needs no index.
 SLOT_BLOCKS = 1 << 31
 MAX_SLOTS = 23
 
-_MAGIC = 0xE0F5E1E2
-_SUPERBLOCK_AT = 1024
-_SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBI32x")
-_SLOT = struct.Struct("<64sII56x")
-_HAS_MTIME, _HAS_CHUNKS, _HAS_DEVICES = 2, 4, 8  # one compatible feature, two that a reader must know
-_UNIT = 32  # inodes are numbered by where they begin, in units
 _ROOT_NID = 2  # number 0 would be no inode number
-
-_INODE = struct.Struct("<HHHHQIIIIqII16x")
-_DIRENT = struct.Struct("<QHBB")
-_NID = struct.Struct("<Q")
-_INDEX = struct.Struct("<HHI")
-_PLAIN, _INLINE, _CHUNKED = 1 | 0 << 1, 1 | 2 << 1, 1 | 4 << 1
-_INDEXED, _NOWHERE = 0x20, 0xFFFFFFFF
-_MAX_CHUNK_BITS = 31 + 12
-_HOLE_BITS = 16
-# A file with holes gets at most so many indexes (8 bytes each): those of a larger file are as coarse as that takes.
-_MAX_INDEXES = 1 << 14
-
-_XATTR_HEADER = struct.Struct("<IB7x")
-_XATTR_PREFIXES = {b"user.": 1, b"trusted.": 4, b"security.": 6}
-_XATTR_WHOLE = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
-_MAX_SHARED_BYTES = 2 << 20
-_KEPT_BODIES = 4096
-
-_FORMATS = {FILE: 0o100000, DIRECTORY: 0o040000, SYMLINK: 0o120000, FIFO: 0o010000, SOCKET: 0o140000}
-_FORMATS |= {CHARACTER: 0o020000, BLOCK: 0o060000}
-_TYPES = {FILE: 1, DIRECTORY: 2, CHARACTER: 3, BLOCK: 4, FIFO: 5, SOCKET: 6, SYMLINK: 7}
-
 _FLUSH_BYTES = 1 << 20
 
 
@@ -146,70 +127,16 @@ def write_image(
 
 
 class _Directory:
-    """A directory that is being read: its blocks so far, the names of the open one, what is to be patched in it."""
+    """A directory that is being read; `below` says where in the image the directories in it name it as their `..`."""
 
-    __slots__ = (
-        "below",
-        "blocks",
-        "dots",
-        "entries",
-        "entry",
-        "names",
-        "nids",
-        "pending",
-        "types",
-        "used",
-    )
+    __slots__ = ("below", "blocks", "entries", "entry")
 
-    def __init__(self, entry: Entry, entries: Iterator[tuple[Entry, int]]) -> None:
+    def __init__(self, entry: Entry, page: Callable[[bytes], Page]) -> None:
+        assert isinstance(entry.content, Subtree)
         self.entry = entry
-        self.entries = entries
-        self.blocks = bytearray()
-        self.names: list[bytes] = []
-        self.nids: list[int] = []
-        self.types = bytearray()
-        self.used = 0
-        self.pending = [b"..", b"."]  # they stand where they sort
-        self.dots = [0, 0]  # where in the directory the numbers of `.` and `..` stand
-        self.below = array("Q")  # where in the image the directories in it name it as their `..`
-
-    def add(self, name: bytes, nid: int, kind: int) -> None:
-        while self.pending and self.pending[-1] < name:
-            self._dot()
-        self._append(name, nid, _TYPES[kind])
-
-    def _dot(self) -> None:
-        name = self.pending.pop()
-        at = self._append(name, 0, _TYPES[DIRECTORY])
-        self.dots[len(name) - 1] = at
-
-    def _append(self, name: bytes, nid: int, kind: int) -> int:
-        room = _DIRENT.size + len(name)
-        if self.used + room > BLOCK_BYTES:
-            self._close_block(True)
-        self.used += room
-        self.names.append(name)
-        self.nids.append(nid)
-        self.types.append(kind)
-        return len(self.blocks) + _DIRENT.size * (len(self.names) - 1)
-
-    def _close_block(self, full: bool) -> None:
-        at = _DIRENT.size * len(self.names)
-        pack, parts = _DIRENT.pack, []
-        for name, nid, kind in zip(self.names, self.nids, self.types, strict=True):
-            parts.append(pack(nid, at, kind, 0))
-            at += len(name)
-        self.blocks += b"".join((*parts, *self.names))
-        if full:
-            self.blocks += bytes(-len(self.blocks) % BLOCK_BYTES)
-            self.names, self.nids, self.types, self.used = [], [], bytearray(), 0
-
-    def finish(self) -> bytearray:
-        """All of its bytes; the last block ends with its last name."""
-        while self.pending:
-            self._dot()
-        self._close_block(False)
-        return self.blocks
+        self.entries = Tree(entry.content, page).entries()
+        self.blocks = DirectoryBlocks()
+        self.below = array("Q")
 
 
 class _Placed(NamedTuple):
@@ -240,41 +167,35 @@ class _Writer:
         self._source, self._write, self._address = source, write, address
         self._slots, self._metadata_at, self._uuid, self._tick = slots, metadata_at, uuid, tick
         self._base = metadata_at * BLOCK_BYTES
-        self._buffer = bytearray(_ROOT_NID * _UNIT)
+        self._buffer = bytearray(_ROOT_NID * UNIT)
         self._at = self._base  # where in the image the buffer begins
         self._inodes = 0
         self._members = Table()  # of a hardlink group: the number of its inode
-        self._shared: dict[tuple[bytes, bytes], int] = {}
-        self._shared_area = bytearray()
-        self._bodies: dict[Xattrs, bytes] = {}
+        self._xattrs = XattrBodies()
 
     def run(self) -> Image:
         root = self._source.root
         root_body = self._xattr_body(root)
-        self._buffer += bytes(_round_up(_INODE.size + len(root_body), _UNIT))
-        stack = [self._opened(root)]
+        self._buffer += bytes(_round_up(INODE.size + len(root_body), UNIT))
+        stack = [_Directory(root, self._source.page)]
         while True:
             here = stack[-1]
             found = self._step(here)
             if found is not None:
-                stack.append(self._opened(found))
+                stack.append(_Directory(found, self._source.page))
                 continue
             stack.pop()
             if not stack:
                 break
             nid, dots_at = self._directory(here)
-            stack[-1].add(here.entry.name, nid, DIRECTORY)
+            stack[-1].blocks.add(here.entry.name, nid, DIRECTORY)
             stack[-1].below.append(dots_at)
         self._root(here, root_body)
         return self._finish()
 
-    def _opened(self, entry: Entry) -> _Directory:
-        assert isinstance(entry.content, Subtree)
-        return _Directory(entry, Tree(entry.content, self._source.page).entries())
-
     def _step(self, here: _Directory) -> Entry | None:
         """Write the inodes of what a directory names until there is a directory to enter; None at its end."""
-        add, address, pack = here.add, self._address, _INODE.pack
+        add, address, pack = here.blocks.add, self._address, INODE.pack
         flat = SLOT_BLOCKS if self._slots else 0
         for entry, _ in here.entries:
             kind, group = entry.kind, entry.group
@@ -300,15 +221,15 @@ class _Writer:
                 and (type(content) is bytes or content is None or content.filled == entry.size)  # type: ignore[union-attr]
             ):
                 buffer = self._buffer
-                nid = (self._at + len(buffer) - self._base) // _UNIT
+                nid = (self._at + len(buffer) - self._base) // UNIT
                 self._inodes += 1
                 buffer += pack(
-                    _PLAIN,
+                    PLAIN,
                     0,
                     0o100000 | entry.mode,
                     0,
                     entry.size,
-                    block + flat if entry.size else _NOWHERE,
+                    block + flat if entry.size else NOWHERE,
                     self._inodes & 0xFFFFFFFF,
                     entry.uid,
                     entry.gid,
@@ -327,6 +248,9 @@ class _Writer:
     def _end(self) -> int:
         return self._at + len(self._buffer)
 
+    def _xattr_body(self, entry: Entry) -> bytes:
+        return self._xattrs.of(self._source.xattrs(entry)) if entry.xattrs else b""
+
     def _nlink(self, entry: Entry) -> int:
         return 1 if entry.group is None else self._source.links.find(entry.group).count
 
@@ -337,10 +261,10 @@ class _Writer:
         if not self._inodes & 4095:
             self._tick(self._inodes)
         return (
-            _INODE.pack(
+            INODE.pack(
                 layout,
-                (len(body) - _XATTR_HEADER.size) // 4 + 1 if body else 0,
-                _FORMATS[entry.kind] | entry.mode,
+                (len(body) - XATTR_HEADER.size) // 4 + 1 if body else 0,
+                FORMATS[entry.kind] | entry.mode,
                 0,
                 size,
                 union,
@@ -364,19 +288,19 @@ class _Writer:
             layout, union, indexes = self._content(entry, block)
             inode = self._inode(entry, layout, body, entry.size, union, nlink)
             return self._place(inode + bytes(-len(inode) % 8 if indexes else 0) + indexes)
-        union = _NOWHERE if kind == FILE else 0
+        union = NOWHERE if kind == FILE else 0
         if isinstance(entry.content, int):
-            union = _device_number(entry)
-        return self._place(self._inode(entry, _PLAIN, body, 0, union, nlink))
+            union = device_number(entry.content)
+        return self._place(self._inode(entry, PLAIN, body, 0, union, nlink))
 
     def _content(self, entry: Entry, block: int) -> tuple[int, int, bytes]:
         """Layout, union and indexes of a file's inode."""
         size, content = entry.size, entry.content
         whole = not isinstance(content, Runs) or content.filled == size
         if whole and block + -(-size // BLOCK_BYTES) <= SLOT_BLOCKS:
-            return _PLAIN, block + (SLOT_BLOCKS if self._slots else 0), b""
+            return PLAIN, block + (SLOT_BLOCKS if self._slots else 0), b""
         filled = [(0, size)] if whole else list(self._source.filled(entry))
-        bits = _chunk_bits(size, filled)
+        bits = chunk_bits(size, filled)
         places = array("Q")
         for start, stop in filled:
             first = start >> bits
@@ -388,23 +312,23 @@ class _Writer:
             slot, at = divmod(block + (place << bits - 12), SLOT_BLOCKS)
             if not self._slots and slot:
                 raise ImageImpossible("its files take more than an image can hold")
-            _INDEX.pack_into(indexes, place * _INDEX.size, 0, slot + 1 if self._slots else 0, at)
-        return _CHUNKED, _INDEXED | bits - 12, bytes(indexes)
+            INDEX.pack_into(indexes, place * INDEX.size, 0, slot + 1 if self._slots else 0, at)
+        return CHUNKED, INDEXED | bits - 12, bytes(indexes)
 
     def _with_tail(self, entry: Entry, body: bytes, plain: bytes | bytearray) -> _Placed:
         """The inode of a directory or symlink with these bytes: whole blocks first, the rest behind the inode."""
         blocks = len(plain) // BLOCK_BYTES * BLOCK_BYTES
-        head = _INODE.size + len(body)
+        head = INODE.size + len(body)
         inline = len(plain) > blocks and head + len(plain) - blocks <= BLOCK_BYTES
         if not inline:
             blocks = _round_up(len(plain), BLOCK_BYTES)
-        block = self._blocks(plain, blocks) if blocks else _NOWHERE
-        inode = self._inode(entry, _INLINE if inline else _PLAIN, body, len(plain), block, self._nlink(entry))
+        block = self._blocks(plain, blocks) if blocks else NOWHERE
+        inode = self._inode(entry, INLINE if inline else PLAIN, body, len(plain), block, self._nlink(entry))
         if inline:
             self._room(head + len(plain) - blocks)
             inode += plain[blocks:]
         nid = self._place(inode)
-        return _Placed(nid, block * BLOCK_BYTES, blocks, self._base + nid * _UNIT + head)
+        return _Placed(nid, block * BLOCK_BYTES, blocks, self._base + nid * UNIT + head)
 
     def _blocks(self, plain: bytes | bytearray, length: int) -> int:
         """Put `length` bytes, of `plain` or zeros behind it, at the start of a block; the number of that block."""
@@ -422,9 +346,9 @@ class _Writer:
 
     def _place(self, inode: bytes) -> int:
         """Put an inode and what follows it in the image; its number."""
-        nid = (self._end - self._base) // _UNIT
+        nid = (self._end - self._base) // UNIT
         self._buffer += inode
-        self._buffer += bytes(-len(inode) % _UNIT)
+        self._buffer += bytes(-len(inode) % UNIT)
         if len(self._buffer) > _FLUSH_BYTES:
             whole = len(self._buffer) // BLOCK_BYTES * BLOCK_BYTES
             self._write(self._at, bytes(self._buffer[:whole]))
@@ -443,44 +367,44 @@ class _Writer:
 
     def _directory(self, here: _Directory) -> tuple[int, int]:
         """Write a directory; its number, and where in the image it names the directory above."""
-        plain = here.finish()
+        plain = here.blocks.finish()
         placed = self._with_tail(here.entry, self._xattr_body(here.entry), plain)
-        self._overwrite(placed.at(here.dots[0]), _NID.pack(placed.nid))
+        self._overwrite(placed.at(here.blocks.dots[0]), NID.pack(placed.nid))
         self._name_above(here, placed.nid)
-        return placed.nid, placed.at(here.dots[1])
+        return placed.nid, placed.at(here.blocks.dots[1])
 
     def _name_above(self, here: _Directory, nid: int) -> None:
-        name = _NID.pack(nid)
+        name = NID.pack(nid)
         for at in here.below:
             self._overwrite(at, name)
 
     def _root(self, here: _Directory, body: bytes) -> None:
         """The root's inode stands at the front, where a number of 16 bits reaches it; its bytes are blocks of their
         own."""
-        plain = here.finish()
-        for at in here.dots:
-            _NID.pack_into(plain, at, _ROOT_NID)
+        plain = here.blocks.finish()
+        for at in here.blocks.dots:
+            NID.pack_into(plain, at, _ROOT_NID)
         self._name_above(here, _ROOT_NID)
         block = self._blocks(plain, _round_up(len(plain), BLOCK_BYTES))
-        inode = self._inode(here.entry, _PLAIN, body, len(plain), block, 1)
-        self._overwrite(self._base + _ROOT_NID * _UNIT, inode)
+        inode = self._inode(here.entry, PLAIN, body, len(plain), block, 1)
+        self._overwrite(self._base + _ROOT_NID * UNIT, inode)
 
     def _finish(self) -> Image:
         self._buffer += bytes(-self._end % BLOCK_BYTES)
         shared_at = self._end // BLOCK_BYTES
-        self._buffer += self._shared_area
+        self._buffer += self._xattrs.shared
         self._buffer += bytes(-self._end % BLOCK_BYTES)
         end = self._end
         if end > BLOCK_BYTES << 32:
             raise ImageImpossible("it would have more than 16 TiB")
         self._write(self._at, bytes(self._buffer))
         front = bytearray(BLOCK_BYTES)
-        _SUPERBLOCK.pack_into(
+        SUPERBLOCK.pack_into(
             front,
-            _SUPERBLOCK_AT,
-            _MAGIC,
+            SUPERBLOCK_AT,
+            MAGIC,
             0,
-            _HAS_MTIME,
+            HAS_MTIME,
             12,
             0,
             _ROOT_NID,
@@ -492,91 +416,19 @@ class _Writer:
             shared_at,
             self._uuid,
             b"spraydry",
-            _HAS_CHUNKS | (_HAS_DEVICES if self._slots else 0),
+            HAS_CHUNKS | (HAS_DEVICES if self._slots else 0),
             0,
             len(self._slots),
-            (_SUPERBLOCK_AT + _SUPERBLOCK.size) // _SLOT.size,
+            (SUPERBLOCK_AT + SUPERBLOCK.size) // SLOT.size,
             0,
             0,
             0,
         )
         for number, blocks in enumerate(self._slots):
-            at = _SUPERBLOCK_AT + _SUPERBLOCK.size + number * _SLOT.size
-            _SLOT.pack_into(front, at, b"contents-%d" % number, blocks, 0 if number else SLOT_BLOCKS)
+            at = SUPERBLOCK_AT + SUPERBLOCK.size + number * SLOT.size
+            SLOT.pack_into(front, at, b"contents-%d" % number, blocks, 0 if number else SLOT_BLOCKS)
         self._write(0, bytes(front))
         return Image(end, self._inodes)
-
-    # -- extended attributes
-
-    def _xattr_body(self, entry: Entry) -> bytes:
-        """What stands between an inode and what follows it: those that repeat by number, others as they are."""
-        if not entry.xattrs:
-            return b""
-        xattrs = self._source.xattrs(entry)
-        body = self._bodies.get(xattrs)
-        if body is None:
-            shared: list[int] = []
-            own = bytearray()
-            for name, value in xattrs:
-                number = self._share(name, value) if len(shared) < 255 else None
-                if number is None:
-                    own += _xattr(name, value)
-                else:
-                    shared.append(number)
-            body = _XATTR_HEADER.pack(0, len(shared)) + struct.pack(f"<{len(shared)}I", *shared) + own
-            if (len(body) - _XATTR_HEADER.size) // 4 + 1 > 0xFFFF:
-                raise ImageImpossible(f"the extended attributes of {entry.name!r} have {len(body)} bytes")
-            if len(self._bodies) >= _KEPT_BODIES:
-                self._bodies.clear()
-            self._bodies[xattrs] = body
-        return body
-
-    def _share(self, name: bytes, value: bytes) -> int | None:
-        """The number of an attribute in the area that all inodes share, while there is room in it."""
-        number = self._shared.get((name, value))
-        if number is None:
-            packed = _xattr(name, value)
-            if len(self._shared_area) + len(packed) > _MAX_SHARED_BYTES:
-                return None
-            number = self._shared[name, value] = len(self._shared_area) // 4
-            self._shared_area += packed
-        return number
-
-
-def _xattr(name: bytes, value: bytes) -> bytes:
-    """One extended attribute, in multiples of 4 bytes."""
-    found = [(prefix, index) for prefix, index in _XATTR_PREFIXES.items() if name.startswith(prefix)]
-    if name in _XATTR_WHOLE:
-        found = [(name, _XATTR_WHOLE[name])]
-    if not found:
-        raise ImageImpossible(f"an extended attribute is called {name!r}")
-    prefix, index = found[0]
-    rest = name[len(prefix) :]
-    if len(value) > 0xFFFF:
-        raise ImageImpossible(f"the extended attribute {name!r} has {len(value)} bytes")
-    packed = struct.pack("<BBH", len(rest), index, len(value)) + rest + value
-    return packed + bytes(-len(packed) % 4)
-
-
-def _chunk_bits(size: int, filled: Sequence[tuple[int, int]]) -> int:
-    """log2 of the largest chunks at whose ends all holes of a file end, or of smaller ones that are not too many."""
-    bits = _MAX_CHUNK_BITS
-    for start, stop in filled:
-        for edge in (start, stop if stop < size else 0):
-            if edge:
-                bits = min(bits, (edge & -edge).bit_length() - 1)
-    bits = max(bits, _HOLE_BITS)
-    while size - 1 >> bits >= _MAX_INDEXES and bits < _MAX_CHUNK_BITS:
-        bits += 1
-    return bits
-
-
-def _device_number(entry: Entry) -> int:
-    assert isinstance(entry.content, int)
-    major, minor = entry.content >> 32, entry.content & 0xFFFFFFFF
-    if major >= 1 << 12 or minor >= 1 << 20:
-        raise ImageImpossible(f"a device node has the number {major}:{minor}")
-    return minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
 
 
 def _round_up(length: int, unit: int) -> int:

@@ -13,7 +13,8 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, FUSEError, InodeT, RequestContext
 
 from spraydry.errors import CorruptData
-from spraydry.format.erofs import BLOCK_BYTES, SLOT_BLOCKS
+from spraydry.format.erofs import SLOT_BLOCKS
+from spraydry.format.erofs_layout import BLOCK_BYTES
 from spraydry.format.tree import FILE, Entry, Page, Runs, Subtree, Tree
 from spraydry.mount.attributes import FOREVER_S
 from spraydry.mount.contents import Contents
