@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from spraydry.commands.session import open_repository
 
 if TYPE_CHECKING:
     from spraydry.actions.ingest import Ingested
+    from spraydry.repository.log import Version
     from spraydry.repository.repository import Repository
 
 _SHOWN_PROBLEMS = 20
@@ -28,6 +30,7 @@ def ingest(
     chunker: str | None = None,
     memory: str = "300M",
     threads: int | None = None,
+    erofs_image: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
@@ -68,6 +71,8 @@ def ingest(
         Roughly the most memory to use.
     threads
         How many threads read and compress; by default one per CPU.
+    erofs_image
+        Also make the image with which the engine erofs mounts the version at once, whatever its size.
     dry_run
         Read and count, but store nothing.
     json
@@ -84,6 +89,7 @@ def ingest(
     if stream and (len(sources) > 1 or root is None):
         raise UsageError("a tar stream comes alone and needs a name: spraydry ingest - --root NAME")
     memory_bytes = parse_bytes(memory)
+    image = ""
     with _repository(dry_run) as repository, Progress(quiet=json) as progress:
         if stream:
             assert root is not None
@@ -112,8 +118,26 @@ def ingest(
                 dry_run=dry_run,
                 progress=progress,
             )
+        if erofs_image and result.version is not None and not dry_run:
+            image = _make_image(repository, result.version, progress)
     _tell(result, dry_run, json)
+    if image and not json:
+        terminal.line(f"  erofs image   {image}")
     return 3 if result.problems else 0
+
+
+def _make_image(repository: Repository, version: Version, progress: Progress) -> str:
+    """Make the image of a version, or say why there is none; what it takes up, in words."""
+    from spraydry.actions.image import cached_image, make_image
+    from spraydry.errors import ImageImpossible
+
+    found = repository.resolve(str(version))
+    try:
+        path = cached_image(repository, found) or make_image(repository, found, progress=progress)
+    except ImageImpossible as error:
+        progress.note(f"{version} gets no erofs image: {error}")
+        return ""
+    return terminal.size(os.path.getsize(path))
 
 
 def _repository(dry_run: bool) -> Repository:

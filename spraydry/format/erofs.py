@@ -220,10 +220,9 @@ class _Writer:
                 and block + blocks <= SLOT_BLOCKS
                 and (type(content) is bytes or content is None or content.filled == entry.size)  # type: ignore[union-attr]
             ):
-                buffer = self._buffer
-                nid = (self._at + len(buffer) - self._base) // UNIT
-                self._inodes += 1
-                buffer += pack(
+                nid = (self._at + len(self._buffer) - self._base) // UNIT
+                self._count()
+                self._buffer += pack(
                     PLAIN,
                     0,
                     0o100000 | entry.mode,
@@ -252,14 +251,25 @@ class _Writer:
         return self._xattrs.of(self._source.xattrs(entry)) if entry.xattrs else b""
 
     def _nlink(self, entry: Entry) -> int:
-        return 1 if entry.group is None else self._source.links.find(entry.group).count
+        return 1 if entry.group is None else min(self._source.links.find(entry.group).count, 0xFFFFFFFF)
 
     # -- inodes
 
-    def _inode(self, entry: Entry, layout: int, body: bytes, size: int, union: int, nlink: int) -> bytes:
+    def _count(self) -> None:
         self._inodes += 1
-        if not self._inodes & 4095:
+        if not self._inodes & 1023:
             self._tick(self._inodes)
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the whole blocks that were put together."""
+        whole = len(self._buffer) // BLOCK_BYTES * BLOCK_BYTES
+        self._write(self._at, bytes(self._buffer[:whole]))
+        self._at += whole
+        del self._buffer[:whole]
+
+    def _inode(self, entry: Entry, layout: int, body: bytes, size: int, union: int, nlink: int) -> bytes:
+        self._count()
         return (
             INODE.pack(
                 layout,
@@ -350,10 +360,7 @@ class _Writer:
         self._buffer += inode
         self._buffer += bytes(-len(inode) % UNIT)
         if len(self._buffer) > _FLUSH_BYTES:
-            whole = len(self._buffer) // BLOCK_BYTES * BLOCK_BYTES
-            self._write(self._at, bytes(self._buffer[:whole]))
-            self._at += whole
-            del self._buffer[:whole]
+            self._flush()
         return nid
 
     def _overwrite(self, at: int, plain: bytes) -> None:

@@ -1,0 +1,54 @@
+"""A squashfs image of a version, made by mksquashfs from a tar stream."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from spraydry.actions.export.tar import write_tar
+from spraydry.actions.export.target import Exported
+from spraydry.actions.progress import Report, unheard
+from spraydry.errors import SprayDryError, StoreError, UsageError
+from spraydry.format.tree import DIRECTORY
+from spraydry.repository.address import Found
+from spraydry.repository.repository import Repository
+
+
+def write_squashfs(
+    repository: Repository, found: Found, path: str, level: int = 3, progress: Report = unheard
+) -> Exported:
+    """Write the image of what is found, a directory, into the file at `path`, with zstd at a level from 1 to 22.
+
+    Raises UsageError, StoreError where mksquashfs is missing or fails, and what reading a file raises.
+    """
+    if found.entry.kind != DIRECTORY:
+        raise UsageError("only of a directory can an image be made: --format tar takes single files")
+    if (program := shutil.which("mksquashfs")) is None:
+        raise StoreError("mksquashfs is missing: apt install squashfs-tools")
+    top = found.entry  # mksquashfs does not take the root's attributes from the stream
+    root = ["-root-mode", f"{top.mode:o}", "-root-uid", str(top.uid), "-root-gid", str(top.gid)]
+    if 0 <= top.mtime_s < 1 << 32:
+        root += ["-root-time", str(top.mtime_s)]
+    options = ["-comp", "zstd", "-Xcompression-level", str(level), "-b", "128K", "-noappend", "-no-progress", "-quiet"]
+    with subprocess.Popen(
+        [program, "-", path, "-tar", *options, *root],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdin is not None and running.stderr is not None
+        broken = False
+        try:
+            done = write_tar(repository, found, running.stdin, progress)
+            running.stdin.close()
+        except BrokenPipeError:  # it ended; it says why
+            broken = True
+        except SprayDryError:
+            running.kill()
+            raise
+        said = " ".join(running.stderr.read().decode(errors="replace").split())
+        if running.wait() != 0 or broken:
+            raise StoreError(f"mksquashfs failed: {said or running.returncode}")
+    done.written_bytes = os.path.getsize(path)
+    return done
