@@ -88,36 +88,43 @@ def ingest(
     stream = "-" in sources
     if stream and (len(sources) > 1 or root is None):
         raise UsageError("a tar stream comes alone and needs a name: spraydry ingest - --root NAME")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads {threads}: at least 1")
     memory_bytes = parse_bytes(memory)
     image = ""
     with _repository(dry_run) as repository, Progress(quiet=json) as progress:
-        if stream:
-            assert root is not None
-            result = ingest_tar(
-                repository,
-                sys.stdin.buffer,
-                root=root,
-                name=as_,
-                chunker=chunker,
-                level=level,
-                dry_run=dry_run,
-                progress=progress,
-            )
-        else:
-            result = run(
-                repository,
-                sources,
-                root=root,
-                name=as_,
-                chunker=chunker,
-                level=level,
-                exclude=exclude or (),
-                one_file_system=one_file_system,
-                memory_bytes=memory_bytes,
-                threads=threads,
-                dry_run=dry_run,
-                progress=progress,
-            )
+        try:
+            if stream:
+                assert root is not None
+                result = ingest_tar(
+                    repository,
+                    sys.stdin.buffer,
+                    root=root,
+                    name=as_,
+                    chunker=chunker,
+                    level=level,
+                    dry_run=dry_run,
+                    progress=progress,
+                )
+            else:
+                result = run(
+                    repository,
+                    sources,
+                    root=root,
+                    name=as_,
+                    chunker=chunker,
+                    level=level,
+                    exclude=exclude or (),
+                    one_file_system=one_file_system,
+                    memory_bytes=memory_bytes,
+                    threads=threads,
+                    dry_run=dry_run,
+                    progress=progress,
+                )
+        except KeyboardInterrupt:
+            if not dry_run:
+                progress.note("what was stored is kept: run it again to go on")
+            raise
         if erofs_image and result.version is not None and not dry_run:
             image = _make_image(repository, result.version, progress)
     _tell(result, dry_run, json)
