@@ -22,6 +22,8 @@ FRAME_TARGET_BYTES = 768 << 10
 _BATCH_BYTES = 8 << 20
 _RUN_BYTES = _BATCH_BYTES  # with each batch: on a full disk there is no room left to say later what was stored
 _RUN_ROWS = 100_000
+_ASKED_CHUNKS = 128
+_ASKED_BYTES = 1 << 20
 
 
 @dataclass
@@ -82,6 +84,8 @@ class Writer:
         self._rows: list[Row] = []
         self._unpublished_bytes = 0
         self._pending: set[bytes] = set()
+        self._asked: list[tuple[bytes, Buffer, str]] = []  # added, but not yet looked up
+        self._asked_bytes = 0
         self._catalog_empty = repository.catalog.is_empty()
 
     def unknown(self, names: Iterable[bytes]) -> set[bytes]:
@@ -91,12 +95,28 @@ class Writer:
             return set(fresh)
         return set(fresh) - self.repository.catalog.known(fresh)
 
-    def add(self, name: bytes, plain: Buffer, frame_class: str, known: bool | None = None) -> bool:
-        """Store a chunk unless it is known; True if it was new. `known` spares the look-up after `unknown`."""
-        if name in self._pending or known or (known is None and not self.unknown([name])):
+    def add(self, name: bytes, plain: Buffer, frame_class: str, known: bool | None = None) -> None:
+        """Store a chunk unless it is known. `known` spares the look-up after `unknown`; otherwise chunks are looked up
+        many at a time: one by one, the tree pages of 94,000 files took 2.5 s of an ingest of 8."""
+        if known is not None:
+            self._add(name, plain, frame_class, known)
+            return
+        self._asked.append((name, plain, frame_class))
+        self._asked_bytes += len(plain)
+        if len(self._asked) >= _ASKED_CHUNKS or self._asked_bytes >= _ASKED_BYTES:
+            self._answer()
+
+    def _answer(self) -> None:
+        asked, self._asked, self._asked_bytes = self._asked, [], 0
+        unknown = self.unknown(name for name, _, _ in asked)
+        for name, plain, frame_class in asked:
+            self._add(name, plain, frame_class, name not in unknown)
+
+    def _add(self, name: bytes, plain: Buffer, frame_class: str, known: bool) -> None:
+        if known or name in self._pending:
             self.written.known_chunks += 1
             self.written.known_bytes += len(plain)
-            return False
+            return
         filling = self._open.get(frame_class)
         if filling is None:
             filling = self._open[frame_class] = _Open()
@@ -110,12 +130,6 @@ class Writer:
         self.written.chunks += 1
         self.written.plain_bytes += len(plain)
         if filling.plain_bytes >= self.target_bytes or len(filling.names) >= frames.MAX_CHUNKS:
-            self._close(frame_class)
-        return True
-
-    def close_class(self, frame_class: str) -> None:
-        """No more chunks of this class follow for now: its frame need not wait for them."""
-        if frame_class in self._open:
             self._close(frame_class)
 
     def _close(self, frame_class: str) -> None:
@@ -192,6 +206,7 @@ class Writer:
         """
         if self._broken:
             raise StoreError("storing failed before; nothing more can be added")
+        self._answer()
         for frame_class in list(self._open):
             self._close(frame_class)
         while self._waiting:

@@ -161,7 +161,7 @@ def ingest(
             opened[0].path if top is None else b"",
             cache,
             started - _CLOCK_NS,
-            lambda digest, plain: (writer.add(digest, plain, TREE), None)[1],
+            lambda name, plain: writer.add(name, plain, TREE),
         )
         written = writer.finish()
         version: Version | None = None

@@ -114,7 +114,7 @@ def store_stream(
 
     segmenter = Segmenter(chunker)
     whole = hasher(large=True)
-    content = ContentBuilder(lambda name, plain: (writer.add(name, plain, TREE), None)[1])
+    content = ContentBuilder(lambda name, plain: writer.add(name, plain, TREE))
     block = window()
     while block:
         following = window()

@@ -209,7 +209,7 @@ def ingest_tar(
             except EOFError:
                 raise CorruptData("the tar stream is cut short; nothing was committed") from None
             members.fill(nodes, lambda path, why: findings.problems.append((path, why)))
-            built = build(nodes, {}, None, None, 0, lambda name, plain: (writer.add(name, plain, TREE), None)[1])
+            built = build(nodes, {}, None, None, 0, lambda name, plain: writer.add(name, plain, TREE))
             written = writer.finish()
         version = None
         new = newest is None or newest.record.entry != built.entry
