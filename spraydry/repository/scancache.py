@@ -21,6 +21,7 @@ CREATE TABLE directory(path BLOB NOT NULL, page INTEGER NOT NULL, value BLOB NOT
     PRIMARY KEY(path, page)) STRICT, WITHOUT ROWID;
 """
 PAGE_ROWS = 2048
+_KEPT_BYTES = 1 << 20  # stored together: alone, each directory took 25 us more
 
 
 def folded(time_ns: int) -> int:
@@ -43,8 +44,8 @@ class Cached(msgspec.Struct, array_like=True, frozen=True):
 
 
 class CachedDirectory(msgspec.Struct, array_like=True, frozen=True):
-    """A directory as it was found; `entry` is its encoded Entry with the Subtree it had. Pages after the first have the
-    same head and further rows, sorted by name throughout."""
+    """A directory as it was found; `entry` is its encoded Entry with the Subtree it had. Pages after the first have
+    further rows, sorted by name throughout, and no entry."""
 
     device: int
     inode: int
@@ -73,6 +74,8 @@ class ScanCache:
         self._stack = ExitStack()
         self._database: Database | None = None
         self._use = False
+        self._kept: list[tuple[bytes, int, bytes]] = []
+        self._kept_bytes = 0
         self._path = os.path.join(cache_folder(repository.config.repository), f"scan-{root}.sqlite")
         for _ in range(2):
             try:
@@ -142,11 +145,23 @@ class ScanCache:
         """Replace one page of a directory."""
         if self._database is not None:
             value = _encoder.encode(directory)
-            self._execute("INSERT OR REPLACE INTO directory VALUES(?, ?, ?)", (path, page, value + digest(value)))
+            self._kept.append((path, page, value + digest(value)))
+            self._kept_bytes += len(value)
+            if self._kept_bytes >= _KEPT_BYTES:
+                self._flush()
 
     def cut(self, path: bytes, pages: int) -> None:
         """A directory has only so many pages now."""
-        self._execute("DELETE FROM directory WHERE path = ? AND page >= ?", (path, pages))
+        if self._use:  # else there were none
+            self._execute("DELETE FROM directory WHERE path = ? AND page >= ?", (path, pages))
+
+    def _flush(self) -> None:
+        kept, self._kept, self._kept_bytes = self._kept, [], 0
+        if self._database is not None:
+            try:
+                self._database.execute_many("INSERT OR REPLACE INTO directory VALUES(?, ?, ?)", kept)
+            except SprayDryError as error:
+                self._do_without(error)
 
     def forget(self, path: bytes) -> None:
         """A directory is gone, and all below it."""
@@ -156,6 +171,7 @@ class ScanCache:
 
     def commit(self, slot: int, record: bytes) -> None:
         """Keep what was said, as belonging to the version whose record is in `slot`."""
+        self._flush()
         if self._database is not None:
             try:
                 self._database.execute(

@@ -417,6 +417,7 @@ def test_no_room_for_the_cache(
     source.mkdir()
     for number in range(4000):
         (source / f"file {number} {'x' * 100}").write_bytes(b"%d" % number)
+    age()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tiny))
     correct(repository, source, 4000, new=True)
     correct(repository, source, 4000)
@@ -435,6 +436,9 @@ def test_a_large_directory_is_remembered_in_pages(repository: Repository, tmp_pa
     correct(repository, source, 0, new=True)
     (source / "03001").write_bytes(b"x")
     correct(repository, source, 1, new=True)
+    age()
+    correct(repository, source, 1)
+    correct(repository, source, 0)
 
 
 def test_no_threads_or_descriptors_stay_behind(repository: Repository, source: Path) -> None:

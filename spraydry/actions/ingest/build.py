@@ -17,19 +17,35 @@ Emit = Callable[[bytes, bytes], None]
 
 
 class _Level:
-    """A directory whose entries are being added."""
+    """A directory whose entries are being added, and remembered in the scan cache a page at a time."""
 
-    def __init__(self, node: Node, path: bytes | None, emit: Emit) -> None:
+    def __init__(self, node: Node, path: bytes | None, cache: ScanCache | None, emit: Emit) -> None:
         self.node = node
-        self.path = path  # None: nothing to remember; empty: what holds the sources, no directory of a file system
+        self.path = path  # empty: what holds the sources, no directory of a file system
         self.builder = TreeBuilder(emit)
-        self.rows: list[list[Cached]] = [[]]
+        self._cache = None if path is None else cache
+        self._first: list[Cached] = []
+        self._rows = self._first
+        self._page = 0
 
     def remember(self, row: Cached) -> None:
-        if self.path is not None:
-            if len(self.rows[-1]) == PAGE_ROWS:
-                self.rows.append([])
-            self.rows[-1].append(row)
+        if self._cache is not None:
+            if len(self._rows) == PAGE_ROWS:
+                self._turn()
+            self._rows.append(row)
+
+    def _turn(self) -> None:
+        """Only the first page says what the directory is, which is not known before the end."""
+        if self._page and self._cache is not None and self.path is not None:
+            self._cache.keep(self.path, self._page, cached_directory(self.node, b"", self._rows))
+        self._page += 1
+        self._rows = []
+
+    def finish(self, entry: Entry) -> None:
+        if self._cache is not None and self.path is not None:
+            self._turn()
+            self._cache.keep(self.path, 0, cached_directory(self.node, encode_entry(entry), self._first))
+            self._cache.cut(self.path, self._page)
 
 
 class Built(NamedTuple):
@@ -62,11 +78,7 @@ def build(
         level = stack.pop()
         assert level.node.entry is not None
         entry = msgspec.structs.replace(decode_entry(level.node.entry), content=level.builder.finish())
-        if level.path is not None and cache is not None:
-            encoded = encode_entry(entry)
-            for page, rows in enumerate(level.rows):
-                cache.keep(level.path, page, cached_directory(level.node, encoded, rows))
-            cache.cut(level.path, len(level.rows))
+        level.finish(entry)
         if stack:
             stack[-1].builder.add(entry)
         else:
@@ -91,7 +103,7 @@ def build(
                 path = paths.get(node.name)
             else:
                 path = stack[-1].path + b"/" + node.name
-            stack.append(_Level(node, path if node.inode or not path else None, emit))
+            stack.append(_Level(node, path if node.inode or not path else None, cache, emit))
             continue
         level = stack[-1]
         encoded, size = (read, read_size) if node.entry is None else (node.entry, node.size)
@@ -99,7 +111,7 @@ def build(
             first, path_of_first, count = nodes.link(node.device, node.inode)
             if first != node.id:
                 encoded = nodes.entry(first)
-                node = node._replace(ctime_ns=before_ns)  # what is remembered of the first name will do
+                node = msgspec.structs.replace(node, ctime_ns=before_ns)  # what is remembered of the first name will do
             if encoded is None:
                 continue
             group = group_of(path_of_first) if count > 1 else None

@@ -11,7 +11,7 @@ import msgspec
 
 from spraydry.actions.ingest.attributes import KINDS, device_number, entry_of, outsized, read_xattrs
 from spraydry.actions.ingest.ignore import IGNORE_FILE, Ignore
-from spraydry.actions.ingest.nodes import Node, Nodes, Work
+from spraydry.actions.ingest.nodes import Node, Nodes, Work, near
 from spraydry.format.classes import class_of
 from spraydry.format.tree import DIRECTORY, FILE, SYMLINK, Content, Entry, Xattrs, decode_entry, encode_entry
 from spraydry.repository.scancache import Cached, CachedDirectory, ScanCache, folded
@@ -41,12 +41,24 @@ class Source:
 
 
 @dataclass
-class _Directory:
-    """A directory being walked."""
+class _Place:
+    """A directory in which entries lie."""
 
     fd: int
     path: bytes  # absolute, for the cache and messages
     below: bytes  # from the source, empty or ending in a slash
+    depth: int  # of the entries in it
+    source: int
+    prefix: bytes  # of paths in the version
+
+    def __post_init__(self) -> None:
+        self.near = near(self.below)
+
+
+@dataclass
+class _Directory(_Place):
+    """A directory being walked."""
+
     node: Node
     names: Iterator[bytes]
     entry: Entry
@@ -54,8 +66,6 @@ class _Directory:
     next_cached: Cached | None
     ignore: Ignore | None
     same: bool  # so far nothing differs from what the cache says
-    source: int
-    prefix: bytes  # of paths in the version
 
 
 class Scanner:
@@ -103,7 +113,7 @@ class Scanner:
             name = os.path.basename(source.path)
             if source.base != source.path:
                 status = os.lstat(name, dir_fd=source.fd)
-                self._leaf(source.fd, source.base, b"", name, status, depth, place, b"", cached.get(name))
+                self._leaf(_Place(source.fd, source.base, b"", depth, place, b""), name, status, cached.get(name))
                 continue
             prefix = source.name + b"/" if source.name else b""
             fd = os.open(b".", _DIRECTORY_FLAGS, dir_fd=source.fd)
@@ -152,7 +162,19 @@ class Scanner:
         self._findings.users.add(status.st_uid)
         self._findings.groups.add(status.st_gid)
         return _Directory(
-            fd, path, below, node, iter(names), entry, cached, next(cached, None), ignore, same, source, prefix
+            fd,
+            path,
+            below,
+            depth + 1,
+            source,
+            prefix,
+            node,
+            iter(names),
+            entry,
+            cached,
+            next(cached, None),
+            ignore,
+            same,
         )
 
     def _walk(self, top: _Directory) -> None:
@@ -189,9 +211,7 @@ class Scanner:
                 continue
             cached = self._cached(here, name, is_directory)
             if not is_directory:
-                if not self._leaf(
-                    here.fd, here.path, here.below, name, status, here.node.depth + 1, here.source, here.prefix, cached
-                ):
+                if not self._leaf(here, name, status, cached):
                     here.same = False
                 continue
             if cached is None:
@@ -213,7 +233,7 @@ class Scanner:
             below = here.below + name + b"/"
             try:
                 return self._enter(
-                    fd, os.fstat(fd), path, below, name, here.node.depth + 1, here.source, here.prefix, here.ignore
+                    fd, os.fstat(fd), path, below, name, here.depth, here.source, here.prefix, here.ignore
                 )
             except OSError as error:
                 os.close(fd)
@@ -229,7 +249,7 @@ class Scanner:
             here.same = False
             self._vanished(here, cached)
         if here.same:
-            self._nodes.collapse(here.node._replace(entry=encode_entry(here.entry), whole=True))
+            self._nodes.collapse(msgspec.structs.replace(here.node, entry=encode_entry(here.entry), whole=True))
         return here.same
 
     def _cached(self, here: _Directory, name: bytes, is_directory: bool) -> Cached | None:
@@ -251,18 +271,7 @@ class Scanner:
         if cached.entry is None:
             self._cache.forget(here.path + b"/" + cached.name)
 
-    def _leaf(
-        self,
-        fd: int,
-        path: bytes,
-        below: bytes,
-        name: bytes,
-        status: os.stat_result,
-        depth: int,
-        source: int,
-        prefix: bytes,
-        cached: Cached | None,
-    ) -> bool:
+    def _leaf(self, here: _Place, name: bytes, status: os.stat_result, cached: Cached | None) -> bool:
         """Anything that is no directory. True if the cache knew it as it is."""
         kind = KINDS[stat.S_IFMT(status.st_mode)]
         device, inode, nodes = status.st_dev, status.st_ino, self._nodes
@@ -288,31 +297,16 @@ class Scanner:
         self._findings.groups.add(status.st_gid)
         hardlinked = status.st_nlink > 1
         known = entry is not None
-        first = not hardlinked or nodes.first_of(device, inode, id, prefix + below + name)
+        first = not hardlinked or nodes.first_of(device, inode, id, here.prefix + here.below + name)
         if entry is None and first:
             if kind == FILE:
-                nodes.add_work(Work(id, class_of(name), name, below, source, device, inode, size))
+                nodes.add_work(Work(id, class_of(name), name, here.below, here.source, device, inode, size, here.near))
             else:
                 try:
-                    entry = self._special(fd, name, kind, status)
+                    entry = self._special(here.fd, name, kind, status)
                 except OSError as error:
-                    self._findings.problems.append((path + b"/" + name, error.strerror or str(error)))
-        nodes.add(
-            Node(
-                id,
-                depth,
-                kind,
-                name,
-                size,
-                device,
-                inode,
-                folded(status.st_mtime_ns),
-                folded(status.st_ctime_ns),
-                entry,
-                hardlinked,
-                False,
-            )
-        )
+                    self._findings.problems.append((here.path + b"/" + name, error.strerror or str(error)))
+        nodes.add(Node(id, here.depth, kind, name, size, device, inode, mtime_ns, ctime_ns, entry, hardlinked, False))
         return known and not hardlinked
 
     def _special(self, fd: int, name: bytes, kind: int, status: os.stat_result) -> bytes:
@@ -333,7 +327,7 @@ class Scanner:
         self._nodes.add(
             Node(
                 self._nodes.new_id(),
-                here.node.depth + 1,
+                here.depth,
                 DIRECTORY,
                 name,
                 0,
