@@ -37,11 +37,11 @@ _LOCATE = (
     + ") AS chunk JOIN frame ON frame.id = chunk.frame ORDER BY frame.verified DESC, frame.id DESC"
 )
 _BATCH = 128
-_KNOWN = (
-    "SELECT DISTINCT chunk.digest FROM ("
-    + _IN_ANY_LEVEL.format("IN (" + ", ".join(f"?{place + 1}" for place in range(_BATCH)) + ")")
-    + ") AS chunk JOIN frame ON frame.id = chunk.frame WHERE frame.verified = 1"
-)
+_KNOWN = [
+    f"SELECT chunk.digest FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
+    f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified = 1"
+    for level in range(_LEVELS)
+]
 _INFO = "name, class, codec, level, dictionary, plain, stored"
 _INFO_TYPES = (bytes, str, int, int, bytes | None, int, int)
 
@@ -80,10 +80,12 @@ class Catalog:
     def known(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of `digests` that need not be stored again: some verified frame holds them."""
         found: set[bytes] = set()
+        filled = self._rows("SELECT level FROM level WHERE rows > 0 ORDER BY level DESC", (), int)
         for at in range(0, len(digests), _BATCH):
             part = list(digests[at : at + _BATCH])
             part += part[-1:] * (_BATCH - len(part))
-            found.update(row[0] for row in self._rows(_KNOWN, part, bytes))
+            for (level,) in filled:
+                found.update(row[0] for row in self._rows(_KNOWN[level], part, bytes))
         return found
 
     def is_empty(self) -> bool:
