@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from pathspec import GitIgnoreSpec
-
 IGNORE_FILE = b".spraydryignore"
 
 
@@ -15,6 +13,8 @@ class Ignore:
 
     def __init__(self, base: bytes, lines: Sequence[str], above: Ignore | None) -> None:
         """`base` is the directory's path from the source, empty or ending in a slash."""
+        from pathspec import GitIgnoreSpec  # 20 ms that most runs need not spend
+
         self._base = base
         self._spec = GitIgnoreSpec.from_lines(lines)
         self._above = above
