@@ -70,7 +70,7 @@ def ingest(
     memory
         Roughly the most memory to use.
     threads
-        How many threads read and compress; by default one per CPU.
+        How many threads, and processes for many small files, read and compress; by default one per CPU.
     erofs_image
         Also make the image with which the engine erofs mounts the version at once, whatever its size.
     dry_run

@@ -16,6 +16,7 @@ from spraydry.actions.ingest.build import build
 from spraydry.actions.ingest.commit import commit
 from spraydry.actions.ingest.content import Hashed, Read, Reader
 from spraydry.actions.ingest.nodes import Nodes
+from spraydry.actions.ingest.processes import PROCESS_BYTES, Processes, read_all
 from spraydry.actions.ingest.scan import Findings, Scanner, Source
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import PathNotFound, StoreError, StoreFull, UsageError
@@ -25,7 +26,7 @@ from spraydry.format.digest import digest
 from spraydry.format.frame import DEFAULT_LEVEL, LEVELS
 from spraydry.format.tree import DIRECTORY, Entry
 from spraydry.format.version import check_new_name
-from spraydry.parallel import default_threads, ordered_map
+from spraydry.parallel import default_threads
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository, cache_folder
 from spraydry.repository.runs import merge_runs
@@ -110,7 +111,6 @@ def ingest(
     newest = repository.log.newest(root)
     spec = chunker or (newest.record.spec if newest else DEFAULT_SPEC)
     threads = threads or default_threads()
-    ahead = max(2, min(2 * threads, (memory_bytes - _BASE_BYTES) // _PER_TASK_BYTES))
     read_files = read_bytes = 0
     findings = Findings()
     _raise_descriptor_limit()
@@ -144,7 +144,12 @@ def ingest(
         )
         scanner.tick = looking
         scanner.scan(opened, top)
-        for result in ordered_map(reader.run, reader.tasks(nodes.work()), threads, ahead):
+        room = memory_bytes - _BASE_BYTES
+        fds = [source.fd for source in opened]
+        processes = Processes(reader, fds, spec, nodes.work_files, min(threads, room // 2 // PROCESS_BYTES))
+        stack.callback(processes.close)
+        ahead = max(2, min(2 * threads, (room - processes.count * PROCESS_BYTES) // _PER_TASK_BYTES))
+        for result in read_all(reader, nodes.work(), processes, threads, ahead):
             if isinstance(result, Hashed):
                 reads = _large(reader, writer, result)
                 read_bytes += sum(length for length, _ in result.runs)
@@ -259,7 +264,8 @@ def _store(writer: Writer, nodes: Nodes, findings: Findings, sources: Sequence[S
     unknown = writer.unknown([chunk.name for read in reads for chunk in read.chunks])
     for read in reads:
         for name_class, name, plain in read.chunks:
-            writer.add(name, plain, name_class, name not in unknown)
+            # Most are known; of the others only they are kept, not all that was read with them.
+            writer.add(name, bytes(plain) if name in unknown else plain, name_class, name not in unknown)
         if read.entry is not None:
             nodes.found(read.work.id, read.entry, read.size, read.same)
         if read.problem is not None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
 from spraydry.stores.sqlite import scratch
 
-_CACHE_BYTES = 32 << 20
+_CACHE_BYTES = 16 << 20  # for its pages, and as much again for each of the two sorts
 _BUFFERED_ROWS = 5000
 _BLOCK_NODES = 1000
 
 # Nodes are written and read in order only, so many share a row: in one each they took 7 us to write and read, not 2.
 _SCHEMA = """
 CREATE TABLE block(first INTEGER PRIMARY KEY, nodes BLOB);
-CREATE TABLE work(id INTEGER PRIMARY KEY, class TEXT, name BLOB, directory BLOB, source INTEGER, device INTEGER,
-    inode INTEGER, size INTEGER, near BLOB);
+CREATE TABLE work(key BLOB, work BLOB);
 CREATE TABLE link(device INTEGER, inode INTEGER, first INTEGER, path BLOB, count INTEGER,
     PRIMARY KEY(device, inode)) WITHOUT ROWID;
-CREATE TABLE found(id INTEGER PRIMARY KEY, entry BLOB, size INTEGER, same INTEGER);
+CREATE TABLE found(id INTEGER, entry BLOB, size INTEGER, same INTEGER);
 """
 
 
@@ -49,7 +47,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Node])
 
 
-class Work(NamedTuple):
+class Work(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A regular file whose content must be read: at `directory` (ends in a slash, or empty) + `name` below a source."""
 
     id: int
@@ -60,9 +58,9 @@ class Work(NamedTuple):
     device: int
     inode: int
     size: int
-    near: bytes  # the last two names of the directory
 
 
+_work_decoder = msgspec.msgpack.Decoder(Work)
 _NO_READ = (1 << 63, b"", 0, 1)  # behind all nodes
 
 
@@ -74,7 +72,7 @@ class Nodes:
         self._database = scratch(_CACHE_BYTES)
         self._database.execute(_SCHEMA)
         self._nodes: list[Node] = []
-        self._work: list[Work] = []
+        self._work: list[tuple[bytes, bytes]] = []
         self._found: list[tuple[int, bytes, int, bool]] = []
         self._next = 0
         self.files = 0
@@ -96,9 +94,10 @@ class Nodes:
         if len(self._nodes) >= _BLOCK_NODES:
             self._flush()
 
-    def add_work(self, work: Work) -> None:
-        """A file to be read."""
-        self._work.append(work)
+    def add_work(self, work: Work, near: bytes) -> None:
+        """A file to be read; `near` are the last two names of its directory."""
+        order = (work.frame_class.encode(), near, work.name, b"%020d%010d" % (work.size, work.source), work.directory)
+        self._work.append((b"\0".join(order), _encoder.encode(work)))
         self.work_files += 1
         self.work_bytes += work.size
         if len(self._work) >= _BUFFERED_ROWS:
@@ -111,7 +110,7 @@ class Nodes:
             self._nodes.clear()
 
     def _flush_work(self) -> None:
-        self._database.executemany("INSERT INTO work VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", self._work)
+        self._database.executemany("INSERT INTO work VALUES(?, ?)", self._work)
         self._work.clear()
 
     def collapse(self, whole: Node) -> None:
@@ -160,8 +159,8 @@ class Nodes:
         23.7 MB and 4.3 GB. With frames of 1 MiB, by name alone 28.6 MB, by name and size 22.5, by path 46.4.
         """
         self._flush_work()
-        order = "class, near, name, size, source, directory"
-        yield from map(Work._make, self._database.execute(f"SELECT * FROM work ORDER BY {order}"))
+        for (work,) in self._database.execute("SELECT work FROM work ORDER BY key"):
+            yield _work_decoder.decode(work)
 
     def found(self, id: int, entry: bytes, size: int, same: bool) -> None:
         """The entry of a file that was read; not the `same` where it is another inode's than the one scanned. One that
@@ -171,8 +170,7 @@ class Nodes:
             self._flush_found()
 
     def _flush_found(self) -> None:
-        self._found.sort()  # files were read in another order: neighbours lie on one page
-        self._database.executemany("INSERT OR REPLACE INTO found VALUES(?, ?, ?, ?)", self._found)
+        self._database.executemany("INSERT INTO found VALUES(?, ?, ?, ?)", self._found)
         self._found.clear()
 
     def entry(self, id: int) -> bytes | None:
@@ -185,6 +183,8 @@ class Nodes:
         as new as can be: nothing that is remembered of it would be right."""
         self._flush()
         self._flush_found()
+        if self._database.execute("SELECT 1 FROM link LIMIT 1").fetchall():
+            self._database.execute("CREATE INDEX found_id ON found(id)")  # for `entry`
         reads = iter(self._database.execute("SELECT id, entry, size, same FROM found ORDER BY id"))
         id, entry, size, same = next(reads, _NO_READ)
         for (block,) in self._database.execute("SELECT nodes FROM block ORDER BY first"):

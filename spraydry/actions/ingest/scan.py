@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from spraydry.format.classes import class_of
 from spraydry.format.tree import DIRECTORY, FILE, SYMLINK, Content, Entry, Xattrs, decode_entry, encode_entry
 from spraydry.repository.scancache import Cached, CachedDirectory, ScanCache, folded
 
+_ENCODING, _ENCODING_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -66,6 +68,7 @@ class _Directory(_Place):
     next_cached: Cached | None
     ignore: Ignore | None
     same: bool  # so far nothing differs from what the cache says
+    patterns: Sequence[Ignore]  # what leaves names out
 
 
 class Scanner:
@@ -90,10 +93,12 @@ class Scanner:
         self._nodes = nodes
         self._cache = cache
         self._findings = findings
+        self._users, self._groups = findings.users, findings.groups
         self._keep = keep
         self._exclude = Ignore(b"", exclude, None) if exclude else None
         self._one_file_system = one_file_system
         self._own = own
+        self._own_inodes = {inode for _, inode in own}
         self._own_devices = own_devices
         self.tick: Callable[[], None] = lambda: None
 
@@ -141,7 +146,7 @@ class Scanner:
         else:
             entry, same = entry_of(name, status, 0, None, self._xattrs(read_xattrs(fd))), False
         cached = iter(self._cache.rows(path, first)) if first else iter(())
-        names = sorted(map(os.fsencode, os.listdir(fd)))
+        names = sorted([name.encode(_ENCODING, _ENCODING_ERRORS) for name in os.listdir(fd)])
         if IGNORE_FILE in names:
             ignore = self._read_ignore(fd, path, below, ignore)
         node = Node(
@@ -159,8 +164,8 @@ class Scanner:
             False,
         )
         self._nodes.add(node)
-        self._findings.users.add(status.st_uid)
-        self._findings.groups.add(status.st_gid)
+        self._users.add(status.st_uid)
+        self._groups.add(status.st_gid)
         return _Directory(
             fd,
             path,
@@ -175,6 +180,7 @@ class Scanner:
             next(cached, None),
             ignore,
             same,
+            [patterns for patterns in (self._exclude, ignore) if patterns is not None],  # options first, as with git
         )
 
     def _walk(self, top: _Directory) -> None:
@@ -209,7 +215,11 @@ class Scanner:
             is_directory = stat.S_ISDIR(status.st_mode)
             if self._left_out(here, name, status, is_directory):
                 continue
-            cached = self._cached(here, name, is_directory)
+            cached = here.next_cached
+            if cached is not None and cached.name == name and (cached.entry is None) is is_directory:
+                here.next_cached = next(here.cached, None)
+            else:
+                cached = self._cached(here, name, is_directory)
             if not is_directory:
                 if not self._leaf(here, name, status, cached):
                     here.same = False
@@ -293,14 +303,14 @@ class Scanner:
             nodes.known_files += entry is not None
         if not id & 1023:
             self.tick()
-        self._findings.users.add(status.st_uid)
-        self._findings.groups.add(status.st_gid)
+        self._users.add(status.st_uid)
+        self._groups.add(status.st_gid)
         hardlinked = status.st_nlink > 1
         known = entry is not None
         first = not hardlinked or nodes.first_of(device, inode, id, here.prefix + here.below + name)
         if entry is None and first:
             if kind == FILE:
-                nodes.add_work(Work(id, class_of(name), name, here.below, here.source, device, inode, size, here.near))
+                nodes.add_work(Work(id, class_of(name), name, here.below, here.source, device, inode, size), here.near)
             else:
                 try:
                     entry = self._special(here.fd, name, kind, status)
@@ -342,12 +352,12 @@ class Scanner:
         )
 
     def _left_out(self, here: _Directory, name: bytes, status: os.stat_result, is_directory: bool) -> bool:
-        for ignore in (self._exclude, here.ignore):  # as with git, options come before files
-            if ignore is not None and (said := ignore.says(here.below + name, is_directory)) is not None:
+        for ignore in here.patterns:
+            if (said := ignore.says(here.below + name, is_directory)) is not None:
                 if said:
                     return True
                 break
-        if (status.st_dev, status.st_ino) in self._own:
+        if status.st_ino in self._own_inodes and (status.st_dev, status.st_ino) in self._own:
             self._findings.left_out.append((here.path + b"/" + name, "spraydry's own"))
             return True
         if status.st_dev != here.node.device and status.st_dev in self._own_devices:
