@@ -11,7 +11,7 @@ from benchmark.metrics import BY_KEY, ratio, value
 FUSE, EROFS = "spraydry", "spraydry-erofs"  # the two engines, as peers
 BOTH = (FUSE, EROFS)
 TREE = ("src-versions",)
-CACHE_MB = 64 * 1.048576  # the default of `spraydry mount --cache`
+CACHE_MB = 256 * 1.048576  # the default of `spraydry mount --cache`
 
 
 class Goal(NamedTuple):
@@ -82,8 +82,7 @@ GOALS = [
     ),
     Goal("mount to first ls below 300 ms", ("mount.ms",), (), 300, BOTH, ()),
     Goal("ingest within 300 MB of memory", ("ingest.peak",), (), 300, corpora=()),
-    Goal("mount within 100 MB of memory beyond its cache of 64 MiB", ("mount.peak",), (), 100 + CACHE_MB, BOTH, ()),
-    Goal("engine fuse: mount within 150 MB of memory, cache and all", ("mount.peak",), (), 150, corpora=()),
+    Goal("mount within 100 MB of memory beyond its cache of 256 MiB", ("mount.peak",), (), 100 + CACHE_MB, BOTH, ()),
 ]
 
 

@@ -13,7 +13,7 @@ def mount(
     /,
     *,
     foreground: Annotated[bool, Parameter(name=["--foreground", "-f"])] = False,
-    cache: str = "64M",
+    cache: str = "256M",
     allow_other: bool = False,
     owner: str | None = None,
     options: Annotated[str | None, Parameter(name=["--options", "-o"])] = None,
@@ -42,7 +42,7 @@ def mount(
     foreground
         Stay in front, log to the terminal, end with Ctrl-C.
     cache
-        How many bytes of decoded chunks to keep in memory (default 64M).
+        How many bytes of decoded chunks to keep in memory (default 256M).
     allow_other
         Let other users see the mount; files still have their owners and permissions.
     owner

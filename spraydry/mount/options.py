@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from spraydry.errors import UsageError
 from spraydry.format.chunker import parse_bytes
 
-DEFAULT_CACHE = "64M"
 _MIN_CACHE_BYTES = 8 << 20  # a frame of the largest size must fit, and one being read beside it
 
 
