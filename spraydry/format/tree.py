@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import NamedTuple, cast
 
 import msgspec
@@ -272,9 +271,14 @@ def _array_header(length: int) -> bytes:
 
 
 class Page:
-    """One decoded and checked page. `offsets[i]` counts the inodes before item i; the last one is the page's total."""
+    """One decoded and checked page. `offsets[i]` counts the inodes before item i, `block_offsets[i]` the 4 KiB blocks of
+    files; the last ones are the page's totals."""
 
-    __slots__ = ("_block_offsets", "bytes", "items", "leaf", "names", "offsets", "totals")
+    __slots__ = ("block_offsets", "bytes", "items", "leaf", "names", "offsets", "totals")
+
+    names: list[bytes]
+    offsets: list[int]
+    block_offsets: list[int]
 
     def __init__(self, plain: bytes) -> None:
         """Raises CorruptData unless `plain` is the one encoding of a possible page."""
@@ -289,39 +293,46 @@ class Page:
         self.bytes = len(plain)
         if page.version != 1 or _encoder.encode(page) != plain:
             raise CorruptData("a tree page is not in its one possible encoding")
-        self.names: list[bytes] = []
-        self.offsets = [0]
-        totals = Totals()
+        names, offsets, block_offsets = self.names, self.offsets, self.block_offsets = [], [0], [0]
+        inodes = files = size = blocks = 0
         before = b""
         for item in self.items:
-            if isinstance(item, Entry):
+            if type(item) is Entry:
                 check_entry(item)
                 first = last = item.name
+                below = item.content
+                inodes += 1
+                if item.kind == FILE:
+                    files += 1
+                    size += item.size
+                    blocks += -(-item.size // 4096)
+                elif type(below) is Subtree:
+                    inodes += below.inodes
+                    files += below.files
+                    size += below.size
+                    blocks += below.blocks
             else:
+                assert type(item) is Child
                 first, last = item.first, item.last
                 if len(item.digest) != DIGEST_BYTES or item.inodes <= 0 or min(item.totals) < 0:
                     raise CorruptData("a tree page's child is not possible")
                 check_name(first)
                 check_name(last)
+                inodes += item.inodes
+                files += item.files
+                size += item.size
+                blocks += item.blocks
             if not before < first <= last:
                 raise CorruptData("names in a tree page are out of order or there twice")
             before = last
-            totals += item.totals
-            self.names.append(last)
-            self.offsets.append(totals.inodes)
+            names.append(last)
+            offsets.append(inodes)
+            block_offsets.append(blocks)
         if not self.leaf and not self.items:
             raise CorruptData("an index page of a tree is empty")
-        if max(totals) >= 1 << 63:
+        self.totals = Totals(inodes, files, size, blocks)
+        if max(self.totals) >= 1 << 63:
             raise CorruptData("a tree page's totals are not possible")
-        self.totals = totals
-        self._block_offsets: list[int] = []
-
-    @property
-    def block_offsets(self) -> list[int]:
-        """As `offsets`, but of the 4 KiB blocks of files."""
-        if not self._block_offsets:
-            self._block_offsets = list(accumulate((item.totals.blocks for item in self.items), initial=0))
-        return self._block_offsets
 
 
 class Tree:
@@ -438,13 +449,13 @@ def check_name(name: bytes) -> None:
 
 def check_entry(entry: Entry, root: bool = False) -> None:
     """Raises CorruptData unless the entry could have come from a file system. The root entry has no name."""
-    if not (root and entry.name == b""):
-        check_name(entry.name)
-    kind, content, size = entry.kind, entry.content, entry.size
+    name, kind, content, size = entry.name, entry.kind, entry.content, entry.size
+    if not (root and name == b""):
+        check_name(name)
     if kind == FILE:
-        if isinstance(content, bytes):
+        if type(content) is bytes:
             sound = len(content) == DIGEST_BYTES and 0 < size <= MAX_CHUNK_BYTES
-        elif isinstance(content, Runs):
+        elif type(content) is Runs:
             sound = (
                 0 < size < 1 << 63
                 and 0 <= content.filled <= size
@@ -455,18 +466,21 @@ def check_entry(entry: Entry, root: bool = False) -> None:
             sound = content is None and size == 0
     elif kind == DIRECTORY:
         sound = (
-            isinstance(content, Subtree)
+            type(content) is Subtree
             and size == 0
             and len(content.digest) == DIGEST_BYTES
-            and min(content.totals) >= 0
-            and max(content.totals) < 1 << 63
+            and 0 <= content.inodes < 1 << 63
+            and 0 <= content.files < 1 << 63
+            and 0 <= content.size < 1 << 63
+            and 0 <= content.blocks < 1 << 63
         )
     elif kind == SYMLINK:
-        sound = isinstance(content, bytes) and 0 < len(content) == size <= MAX_TARGET_BYTES and b"\0" not in content
+        sound = type(content) is bytes and 0 < len(content) == size <= MAX_TARGET_BYTES and b"\0" not in content
     elif kind in (CHARACTER, BLOCK):
-        sound = isinstance(content, int) and 0 <= content < 1 << 63 and size == 0
+        sound = type(content) is int and 0 <= content < 1 << 63 and size == 0
     else:
         sound = kind in (FIFO, SOCKET) and content is None and size == 0
+    group = entry.group
     if not (
         sound
         and 0 <= entry.mode <= 0o7777
@@ -475,9 +489,9 @@ def check_entry(entry: Entry, root: bool = False) -> None:
         and -(1 << 62) < entry.mtime_s < 1 << 62
         and 0 <= entry.mtime_ns < 10**9
         and (entry.xattrs == () or _xattrs_sound(entry.xattrs, True))
-        and (entry.group is None or (len(entry.group) == GROUP_BYTES and kind != DIRECTORY))
+        and (group is None or (len(group) == GROUP_BYTES and kind != DIRECTORY))
     ):
-        raise CorruptData(f"an entry that cannot be: {entry.name[:80]!r}")
+        raise CorruptData(f"an entry that cannot be: {name[:80]!r}")
 
 
 def inline_bytes(xattrs: Xattrs) -> int:
