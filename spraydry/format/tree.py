@@ -271,8 +271,8 @@ def _array_header(length: int) -> bytes:
 
 
 class Page:
-    """One decoded and checked page. `offsets[i]` counts the inodes before item i, `block_offsets[i]` the 4 KiB blocks of
-    files; the last ones are the page's totals."""
+    """One decoded and checked page. `offsets[i]` counts the inodes before item i, `block_offsets[i]` the 4 KiB blocks
+    of files; the last ones are the page's totals."""
 
     __slots__ = ("block_offsets", "bytes", "items", "leaf", "names", "offsets", "totals")
 
