@@ -175,7 +175,7 @@ def _meaning(error: BaseException) -> tuple[int, str]:
             text = f"too many arguments: {' '.join(error.unused_tokens or ())}"
         return errors.UsageError.exit_code, f"{text} (`spraydry {verb}--help` shows how it is written)"
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted"
+        return INTERRUPTED, str(error) or "interrupted"
     if isinstance(error, MemoryError):
         return 1, "out of memory"
     if isinstance(error, OSError) and error.strerror:

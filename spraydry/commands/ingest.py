@@ -122,9 +122,8 @@ def ingest(
                     progress=progress,
                 )
         except KeyboardInterrupt:
-            if not dry_run:
-                progress.note("what was stored is kept: run it again to go on")
-            raise
+            kept = "" if dry_run else "; what was stored is kept: run it again to go on"
+            raise KeyboardInterrupt("interrupted" + kept) from None
         if erofs_image and result.version is not None and not dry_run:
             image = _make_image(repository, result.version, progress)
     _tell(result, dry_run, json)

@@ -17,6 +17,8 @@ from spraydry.actions.ingest import ingest
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import command, differences, taken, version_of
 
+INTERRUPTED = b"spraydry: interrupted; what was stored is kept: run it again to go on\n"
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
@@ -154,7 +156,7 @@ def test_interrupted(tmp_path: Path, rng: random.Random, files: int) -> None:
         env={**os.environ, "AT": str(12 << 20)},
         capture_output=True,
     )
-    assert (done.returncode, done.stderr) == (130, b"spraydry: interrupted\n")
+    assert (done.returncode, done.stderr) == (130, INTERRUPTED)
     with Repository.open(str(repo), read_only=True) as repository:
         assert repository.roots() == []
     told = json.loads(command("--repo", repo, "ingest", source, "--json").stdout)
@@ -175,7 +177,7 @@ def test_interrupted_in_other_phases(tmp_path: Path, phase: str) -> None:
         env={**os.environ, "AT": "999999999", "PHASE": phase},
         capture_output=True,
     )
-    assert (done.returncode, done.stderr) == (130, b"spraydry: interrupted\n")
+    assert (done.returncode, done.stderr) == (130, INTERRUPTED)
     assert command("--repo", repo, "ingest", source).returncode == 0
 
 
