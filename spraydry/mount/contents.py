@@ -27,8 +27,8 @@ class Contents:
         self._windows: OrderedDict[tuple[bytes, int], list[Span]] = OrderedDict()
         self._held = 0
 
-    def read(self, runs: Runs, size: int, start: int, stop: int) -> bytes | memoryview:
-        """The bytes `start` to `stop` (at most `size`) of a file of `size` bytes."""
+    def read(self, runs: Runs, size: int, start: int, stop: int) -> list[bytes | memoryview]:
+        """The pieces that are the bytes `start` to `stop` (at most `size`) of a file of `size` bytes."""
         parts: list[bytes | memoryview] = []
         stop = min(stop, size)
         for span in self.spans(runs, size, start, stop):
@@ -43,7 +43,7 @@ class Contents:
             if len(plain) != span.length:
                 raise CorruptData(f"chunk {span.chunk.hex()} has {len(plain)} bytes, a manifest says {span.length}")
             parts.append(plain[low:high])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts
 
     def spans(self, runs: Runs, size: int, start: int, stop: int) -> Iterator[Span]:
         """The spans that overlap bytes `start` to `stop` of the file, in order."""

@@ -9,18 +9,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import pyfuse3
-from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, FUSEError, InodeT, RequestContext
+from pyfuse3 import FUSEError
 
 from spraydry.errors import CorruptData
 from spraydry.format.erofs import SLOT_BLOCKS
 from spraydry.format.erofs_layout import BLOCK_BYTES
 from spraydry.format.tree import FILE, Entry, Page, Runs, Subtree, Tree
+from spraydry.mount import wire
 from spraydry.mount.attributes import FOREVER_S
+from spraydry.mount.channel import Answer
 from spraydry.mount.contents import Contents
 from spraydry.mount.erofs import PROBE_BLOCKS
 from spraydry.mount.fetch import ChunkFetcher
-from spraydry.mount.guard import guarded
+from spraydry.mount.wire import Attr
 
 PROBE_BLOCK = b"spraydry".ljust(BLOCK_BYTES, b"\xa5")
 _FIRST_SLOT, _PROBE = 2, 1 << 20  # inode numbers
@@ -112,78 +113,71 @@ class Plan:
                 stack.pop()
 
 
-class DeviceFs(pyfuse3.Operations):
+class DeviceFs:
     """A folder with a file for each slot (`0`, `1`, ...), and one that fails behind its first block (`probe`), by which
-    the kernel is tried. All handlers run in one trio thread.
+    the kernel is tried: the Handlers of a channel.
 
     A read gets exactly what it asked for or an error: one short answer would make the kernel take the file for shorter,
     and all files behind fail.
     """
 
-    enable_writeback_cache = False
-
     def __init__(self, fetch: ChunkFetcher, root: Entry, slots: Sequence[int]) -> None:
-        super().__init__()
         self._fetch = fetch
         self._plan = Plan(root, fetch.page, Contents(fetch.chunk))
         self._sizes = {_FIRST_SLOT + number: blocks * BLOCK_BYTES for number, blocks in enumerate(slots)}
         self._sizes[_PROBE] = PROBE_BLOCKS * BLOCK_BYTES
+        self._begun: OrderedDict[tuple[int, int, int], list[Piece]] = OrderedDict()  # of reads that miss chunks
+
+    def offered(self, flags: int) -> None:
+        pass
 
     def describe(self, handler: str, args: Sequence[Any]) -> str:
         """What a request was about, for the log."""
         return f"bytes {args[1]} to {args[1] + args[2]} of the device" if handler == "read" else "the device"
 
-    def _attributes(self, inode: int) -> EntryAttributes:
-        attributes = EntryAttributes()
-        attributes.st_ino = inode
-        attributes.entry_timeout = attributes.attr_timeout = FOREVER_S
-        attributes.st_mode = stat.S_IFREG | 0o400 if inode in self._sizes else stat.S_IFDIR | 0o500
-        attributes.st_size = self._sizes.get(inode, 0)
-        attributes.st_uid, attributes.st_gid = os.getuid(), os.getgid()
-        return attributes
+    def _attributes(self, ino: int) -> Attr:
+        mode = stat.S_IFREG | 0o400 if ino in self._sizes else stat.S_IFDIR | 0o500
+        size = self._sizes.get(ino, 0)
+        return ino, size, 0, 0, 0, 0, 0, 0, 0, mode, 1, os.getuid(), os.getgid(), 0, BLOCK_BYTES, 0
 
-    @guarded
-    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return self._attributes(inode)
+    def getattr(self, ino: int) -> bytes:
+        return wire.attr_out(self._attributes(ino), FOREVER_S)
 
-    @guarded
-    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        inode = _PROBE if name == b"probe" else _FIRST_SLOT + int(name) if name.isdigit() else 0
-        if inode not in self._sizes:
+    def lookup(self, ino: int, name: bytes) -> bytes:
+        found = _PROBE if name == b"probe" else _FIRST_SLOT + int(name) if name.isdigit() else 0
+        if found not in self._sizes:
             raise FUSEError(errno.ENOENT)
-        return self._attributes(inode)
+        return wire.entry_out(self._attributes(found), FOREVER_S)
 
-    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        pass
+    def open(self, ino: int, flags: int) -> bytes:
+        return wire.open_out(wire.KEEP_CACHE)
 
-    @guarded
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return FileInfo(fh=FileHandleT(inode), keep_cache=True)
+    def release(self, ino: int) -> bytes:
+        return b""
 
-    async def release(self, fh: FileHandleT) -> None:
-        pass
-
-    @guarded
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        stop = min(off + size, self._sizes[fh])
-        if fh == _PROBE:
+    def read(self, ino: int, offset: int, size: int) -> Answer:
+        stop = min(offset + size, self._sizes[ino])
+        if ino == _PROBE:
             if stop > BLOCK_BYTES:
                 raise FUSEError(errno.EIO)
-            return PROBE_BLOCK[off:stop]
-        base = (fh - _FIRST_SLOT) * SLOT_BLOCKS * BLOCK_BYTES
-        pieces = await self._fetch.run(self._plan.pieces, base + off, base + stop)
-        self._fetch.ahead(piece.chunk for piece in pieces if piece.chunk is not None)
+            return PROBE_BLOCK[offset:stop]
+        base = (ino - _FIRST_SLOT) * SLOT_BLOCKS * BLOCK_BYTES
+        pieces = self._begun.get((ino, offset, stop))
+        if pieces is None:
+            pieces = self._begun[ino, offset, stop] = self._plan.pieces(base + offset, base + stop)
+            self._fetch.ahead(piece.chunk for piece in pieces if piece.chunk is not None)
+            if len(self._begun) > _KEPT_PLACES:
+                self._begun.popitem(last=False)
         parts: list[bytes | memoryview] = []
-        peek = self._fetch.peek
+        chunk_of = self._fetch.chunk
         for digest, low, high, length in pieces:
             if digest is None:
                 parts += [_ZEROS] * ((high - low) // len(_ZEROS))
                 parts.append(memoryview(_ZEROS)[: (high - low) % len(_ZEROS)])
                 continue
-            chunk = peek(digest)
-            if chunk is None:
-                chunk = await self._fetch.get(digest)
+            chunk = chunk_of(digest)
             if len(chunk) != length:
                 raise CorruptData(f"chunk {digest.hex()} has {len(chunk)} bytes where a file claims {length}")
             parts.append(chunk[low:high])
-        return b"".join(parts)
+        self._begun.pop((ino, offset, stop), None)
+        return parts

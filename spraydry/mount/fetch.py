@@ -33,6 +33,14 @@ class Missing(Exception):
         self.digest = digest
 
 
+class Later(Exception):
+    """Something else must be done before going on, by `function`, which blocks."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        super().__init__()
+        self.function = function
+
+
 class _Flight:
     """A load under way; `frame` is set once it is known which frame it reads."""
 
@@ -54,7 +62,7 @@ class ChunkFetcher:
     A hop costs 0.2 ms, a frame of a local store a millisecond. So a reader that is alone, as far as can be told from
     `pending` (has another request arrived?) and from what is being loaded, is served in this thread while that is fast
     (measured: `tar` of 20,000 files took 2.8 s of CPU so, 3.9 with hops); several readers get the threads.
-    `begin_waiting` and `end_waiting` are called around whatever makes a handler wait.
+    `waiting` counts what waits for a thread.
     """
 
     def __init__(self, repository: Repository) -> None:
@@ -71,8 +79,7 @@ class ChunkFetcher:
         self._crowd = 0
         self._slow_until_s = 0.0
         self.pending: Callable[[], bool] = lambda: False
-        self.begin_waiting: Callable[[], None] = lambda: None
-        self.end_waiting: Callable[[], None] = lambda: None
+        self.waiting = 0
 
     def read_ahead_in(self, nursery: trio.Nursery) -> None:
         """Where to run what reads ahead; without it nothing does."""
@@ -100,36 +107,55 @@ class ChunkFetcher:
 
     # -- for handlers
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function`, which must have no effect before its last use of `page` or `chunk`, as often as it takes."""
-        try:
-            return function(*args, **kwargs)
-        except Missing as missing:
-            digest = missing.digest
+    def run_here(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, but in this thread only. Raises Missing and Later where that cannot be."""
         loaded: frozenset[bytes] = frozenset()
         while True:
-            await self.get(digest)
-            loaded |= {digest}
             self._loaded = loaded
             try:
                 return function(*args, **kwargs)
             except Missing as missing:
+                if not self._alone():
+                    raise
                 digest = missing.digest
             finally:
                 self._loaded = frozenset()
+            self._read_here(digest)
+            loaded |= {digest}
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function`, which must have no effect before its last use of `page` or `chunk`, as often as it takes."""
+        loaded: frozenset[bytes] = frozenset()
+        while True:
+            self._loaded = loaded
+            try:
+                return function(*args, **kwargs)
+            except (Missing, Later) as wanted:
+                needed = wanted
+            finally:
+                self._loaded = frozenset()
+            if isinstance(needed, Later):
+                await self.hop(needed.function)
+            else:
+                await self.get(needed.digest)
+                loaded |= {needed.digest}
 
     async def get(self, digest: bytes) -> memoryview:
         """A chunk, loaded if need be. Raises what Repository.read_chunk raises."""
         chunk = self.peek(digest)
         if chunk is not None:
             return chunk
-        if self._inline and not self._flights and self._crowd < _CROWDED and monotonic() > self._slow_until_s:
+        if self._alone():
             return self._read_here(digest)
-        self.begin_waiting()
+        self.waiting += 1
         try:
             return await self._get(digest)
         finally:
-            self.end_waiting()
+            self.waiting -= 1
+
+    def _alone(self) -> bool:
+        """Whether a load is better done in this thread."""
+        return self._inline and not self._flights and self._crowd < _CROWDED and monotonic() > self._slow_until_s
 
     def _read_here(self, digest: bytes) -> memoryview:
         """Load a chunk in this thread."""
@@ -182,11 +208,11 @@ class ChunkFetcher:
 
     async def hop(self, function: Callable[[], T]) -> T:
         """Run something that blocks in a worker thread."""
-        self.begin_waiting()
+        self.waiting += 1
         try:
             return await self._in_thread(function)
         finally:
-            self.end_waiting()
+            self.waiting -= 1
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call it in one of the threads that stay: trio's own come and go, and each new one would open the repository's

@@ -10,23 +10,23 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import pyfuse3
 import trio
 
 from spraydry.errors import MountError
+from spraydry.mount.channel import Channel, Handlers, fuse_descriptor
 from spraydry.mount.fetch import ChunkFetcher
-from spraydry.mount.requests import Requests, fuse_descriptor
 
 _FINISH_WITHIN_S = 1.0
-_TASKS = 32  # requests that can wait for a store at the same time
 _READ_AHEAD_KB = 1024
 
 log = logging.getLogger("spraydry.mount")
 
 
 def serve(
-    operations: pyfuse3.Operations,
+    handlers: Handlers,
     fetch: ChunkFetcher,
     point: str,
     fuse_options: set[str],
@@ -40,15 +40,10 @@ def serve(
     """
     before = os.stat(point).st_dev
     with _explained(point):
-        pyfuse3.init(operations, point, fuse_options)
-    requests = Requests(fuse_descriptor())
-    requests.install()
-    fetch.pending, fetch.begin_waiting, fetch.end_waiting = (
-        requests.pending,
-        requests.begin_waiting,
-        requests.end_waiting,
-    )
-    nursery: trio.Nursery
+        pyfuse3.init(_Rest(), point, fuse_options)
+    channel = Channel(handlers, fetch, fuse_descriptor())
+    fetch.pending = channel.pending
+    reading = trio.CancelScope()
 
     async def announce() -> None:
         device = (await trio.to_thread.run_sync(os.stat, point)).st_dev
@@ -62,18 +57,21 @@ def serve(
             async for number in signals:
                 log.info("%s: unmounting", signal.Signals(number).name)
                 await trio.to_thread.run_sync(unmounting)
-                pyfuse3.terminate()
-                requests.end()
-                await trio.sleep(_FINISH_WITHIN_S)  # requests that wait for a store that does not answer are given up
-                nursery.cancel_scope.cancel()
+                reading.cancel()
 
     async def main() -> None:
-        nonlocal nursery
         async with trio.open_nursery() as nursery:
             fetch.read_ahead_in(nursery)
             nursery.start_soon(until_signalled)
             nursery.start_soon(announce)
-            await pyfuse3.main(_TASKS, _TASKS)
+            nursery.start_soon(pyfuse3.main)
+            nursery.start_soon(channel.pass_back)
+            async with trio.open_nursery() as answering:
+                with reading:
+                    await channel.serve(answering)
+                # Requests that wait for a store that does not answer are given up; those of a mount that is gone, all.
+                within_s = _FINISH_WITHIN_S if reading.cancelled_caught else 0
+                answering.cancel_scope.deadline = trio.current_time() + within_s
             nursery.cancel_scope.cancel()
 
     gc.freeze()  # modules are never garbage
@@ -82,7 +80,22 @@ def serve(
     except BaseExceptionGroup as group:
         raise _first(group) from None
     finally:
+        channel.close()
         pyfuse3.close(unmount=True)
+
+
+class _Rest(pyfuse3.Operations):
+    """What libfuse asks: every attempt to write is refused, of the rest it says itself that there is nothing of it."""
+
+    supports_dot_lookup = True  # `.` and `..` of any inode: for NFS, which knows files by number only
+    enable_acl = True  # without it the group bits of a file with an ACL, which are its mask, would count for the group
+    enable_writeback_cache = False
+
+    async def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise pyfuse3.FUSEError(errno.EROFS)
+
+    setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
+    write = create = setxattr = removexattr = _refuse
 
 
 def _first(error: BaseException) -> BaseException:

@@ -33,8 +33,8 @@ def test_any_range_of_a_file_with_holes(
     for _ in range(300):
         start = rng.randrange(len(plain))
         stop = start + rng.choice([1, 4096, 131072, 1 << 20])
-        assert reader.read(runs, len(plain), start, stop) == plain[start:stop]
-    assert reader.read(runs, len(plain), len(plain), len(plain) + 10) == b""
+        assert b"".join(reader.read(runs, len(plain), start, stop)) == plain[start:stop]
+    assert reader.read(runs, len(plain), len(plain), len(plain) + 10) == []
 
 
 def test_a_chunk_of_another_length_is_damage(repository: Repository, rng: random.Random) -> None:

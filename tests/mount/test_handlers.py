@@ -1,13 +1,11 @@
-"""The handlers, called as pyfuse3 calls them, without a mount."""
+"""The handlers, called as the channel calls them, without a mount."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pyfuse3
 import pytest
@@ -16,18 +14,14 @@ import trio
 from spraydry.errors import ChunkCorrupt
 from spraydry.format.digest import digest
 from spraydry.format.tree import CHARACTER, FILE
+from spraydry.mount import wire
 from spraydry.mount.fetch import ChunkFetcher
 from spraydry.mount.fs import VersionFs
 from spraydry.repository.address import resolve
 from spraydry.repository.repository import Repository
+from tests.mount.answers import Entry, attributes, entries, entry
 from tests.versions import make_version, plain_entry
 
-
-class Context:
-    uid = gid = pid = umask = 0
-
-
-CTX = cast(Any, Context())
 XATTRS = ((b"trusted.t", b"1"), (b"user.a", b""), (b"user.b", b"value"))
 MANY = {b"%03d" % number: b"%d" % number for number in range(200)}
 TREE = {
@@ -58,61 +52,65 @@ def cold(repository_path: str) -> Repository:
     return Repository.open(repository_path)
 
 
-async def lookup(fs: Any, path: str) -> pyfuse3.EntryAttributes:
-    attributes: pyfuse3.EntryAttributes = await fs.getattr(1, CTX)
+async def ask(fs: Any, handler: str, *args: Any) -> Any:
+    """The answer of a handler, which loads what it needs."""
+    answer = await fs._fetch.run(getattr(fs, handler), *args)
+    return b"".join(answer) if isinstance(answer, list) else answer
+
+
+async def lookup(fs: Any, path: str) -> Entry:
+    ino, found = 1, None
     for name in path.split("/"):
-        attributes = await fs.lookup(attributes.st_ino, os.fsencode(name), CTX)
-    return attributes
+        found = entry(await ask(fs, "lookup", ino, os.fsencode(name)))
+        ino = found.ino
+    assert found is not None
+    return found
 
 
 async def test_attributes(repository: Repository) -> None:
     make_version(repository, "r", TREE)
     fs = served(repository)
-    top = await fs.getattr(1, CTX)
-    assert stat.S_ISDIR(top.st_mode) and top.st_nlink == 1
+    top, valid_s = attributes(await ask(fs, "getattr", 1))
+    assert stat.S_ISDIR(top.mode) and top.nlink == 1 and valid_s > 1e6
     a = await lookup(fs, "a")
-    assert (a.st_ino, a.st_size, a.st_blocks, stat.S_ISREG(a.st_mode)) == (2, 3, 1, True)
-    assert (await lookup(fs, "dev")).st_rdev == os.makedev(1, 3)
-    old = await lookup(fs, "old")
-    assert (old.st_mtime_ns, stat.S_IMODE(old.st_mode)) == (-2 * 10**9 + 5, 0o4755)
+    assert (a.attr.ino, a.attr.size, a.attr.blocks, stat.S_ISREG(a.attr.mode)) == (2, 3, 1, True)
+    assert (await lookup(fs, "dev")).attr.rdev == os.makedev(1, 3)
+    old = (await lookup(fs, "old")).attr
+    assert (old.mtime, old.mtime_ns, stat.S_IMODE(old.mode)) == (-2, 5, 0o4755)
     absent = await lookup(fs, "absent")
-    assert absent.st_ino == 0 and absent.entry_timeout > 1e6  # remembered by the kernel for good
-    assert (await fs.lookup((await lookup(fs, "d")).st_ino, b"..", CTX)).st_ino == 1
-    assert (await fs.lookup(1, b"..", CTX)).st_ino == 1
-    assert await fs.readlink((await lookup(fs, "s")).st_ino, CTX) == b"a"
+    assert absent.ino == 0 and absent.entry_valid_s > 1e6  # remembered by the kernel for good
+    d = (await lookup(fs, "d")).ino
+    assert entry(await ask(fs, "lookup", d, b"..")).ino == 1 == entry(await ask(fs, "lookup", 1, b"..")).ino
+    assert entry(await ask(fs, "lookup", d, b".")).ino == d
+    assert await ask(fs, "readlink", (await lookup(fs, "s")).ino) == b"a"
 
 
 async def test_owner(repository: Repository) -> None:
     make_version(repository, "r", TREE)
-    a = await lookup(served(repository, owner=(7, 8)), "a")
-    assert (a.st_uid, a.st_gid) == (7, 8)
+    a = (await lookup(served(repository, owner=(7, 8)), "a")).attr
+    assert (a.uid, a.gid) == (7, 8)
 
 
-@pytest.mark.parametrize("room", [1, 3, 1000])
-async def test_readdir_goes_on_where_it_stopped(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
+@pytest.mark.parametrize("room", [200, 500, 1 << 20])
+@pytest.mark.parametrize("plus", [True, False])
+async def test_readdir_goes_on_where_it_stopped(repository: Repository, room: int, plus: bool) -> None:
     make_version(repository, "r", TREE)
     fs = served(repository)
-    seen: list[tuple[bytes, int, int]] = []
-
-    def reply(token: list[int], name: bytes, attributes: pyfuse3.EntryAttributes, next_id: int) -> bool:
-        token[0] -= 1
-        if token[0] >= 0:
-            seen.append((name, attributes.st_ino, next_id))
-        return token[0] >= 0
-
-    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
-    directory = (await lookup(fs, "d")).st_ino
-    handle = await fs.opendir(directory, CTX)
-    at, before = 0, -1
-    while before != len(seen):
-        before = len(seen)
-        await fs.readdir(handle, at, [room])
-        at = seen[-1][2]
-    assert [name for name, _, _ in seen] == [b".", b"..", *sorted(MANY)]
-    assert [ino for _, ino, _ in seen] == [directory, 1, *range(directory + 1, directory + 201)]
-    await fs.releasedir(handle)
+    directory = (await lookup(fs, "d")).ino
+    seen: list[tuple[bytes, int]] = []
+    offset = 0
+    while answer := await ask(fs, "readdirplus" if plus else "readdir", directory, offset, room):
+        assert len(answer) <= room
+        for found in entries(answer, plus):
+            seen.append((found.name, found.ino))
+            assert not plus or found.ino == found.entry.ino == found.entry.attr.ino
+            assert found.kind == (stat.S_IFDIR if found.name in (b".", b"..") else stat.S_IFREG) >> 12
+            offset = found.offset
+    assert seen == [
+        (b".", directory),
+        (b"..", 1),
+        *((name, directory + 1 + place) for place, name in enumerate(sorted(MANY))),
+    ]
 
 
 @pytest.mark.parametrize("inline", [True, False])
@@ -122,89 +120,62 @@ async def test_read(repository: Repository, repository_path: str, inline: bool) 
     with cold(repository_path) as opened:
         fs = served(opened)
         fs._fetch._inline = inline
-        info = await fs.open((await lookup(fs, "big")).st_ino, os.O_RDONLY, CTX)
-        assert info.keep_cache
+        ino = (await lookup(fs, "big")).ino
         for start in (0, 65535, 299_999, 400_000, len(big) - 3, len(big)):
-            assert bytes(await fs.read(info.fh, start, 131072)) == big[start : start + 131072]
-        await fs.release(info.fh)
-        info = await fs.open((await lookup(fs, "small")).st_ino, os.O_RDONLY, CTX)
-        assert bytes(await fs.read(info.fh, 2, 100)) == b"all"
+            assert await ask(fs, "read", ino, start, 131072) == big[start : start + 131072]
+        assert await ask(fs, "read", (await lookup(fs, "small")).ino, 2, 100) == b"all"
+
+
+async def test_opening_is_left_to_a_kernel_that_can(repository: Repository) -> None:
+    make_version(repository, "r", TREE)
+    fs = served(repository)
+    assert await ask(fs, "open", 2, os.O_RDONLY) == wire.open_out(wire.KEEP_CACHE)
+    assert await ask(fs, "opendir", 1, os.O_RDONLY) == wire.open_out(wire.KEEP_CACHE | wire.CACHE_DIR)
+    fs.offered(wire.NO_OPEN_SUPPORT | wire.NO_OPENDIR_SUPPORT)
+    everything = served(repository, None)
+    everything.offered(wire.NO_OPEN_SUPPORT | wire.NO_OPENDIR_SUPPORT)
+    for of, handler, ino in ((fs, "open", 2), (fs, "opendir", 1), (everything, "open", 1 << 40)):
+        with pytest.raises(pyfuse3.FUSEError) as raised:
+            await ask(of, handler, ino, os.O_RDONLY)
+        assert raised.value.errno == errno.ENOSYS
+    assert await ask(everything, "opendir", 1, os.O_RDONLY) == wire.open_out(0)  # new roots appear there
 
 
 async def test_extended_attributes(repository: Repository) -> None:
     version = make_version(repository, "r", TREE)
     fs = served(repository)
-    x = (await lookup(fs, "x")).st_ino
-    assert await fs.listxattr(x, CTX) == [b"user.a", b"user.b", b"trusted.t"]
-    assert await fs.getxattr(x, b"user.b", CTX) == b"value"
-    other = Context()
-    other.uid = 1000
-    assert await fs.listxattr(x, other) == [b"user.a", b"user.b"]
-    a = (await lookup(fs, "a")).st_ino
-    assert await fs.listxattr(a, CTX) == []
-    assert await fs.getxattr(a, b"user.spraydry.digest", CTX) == digest(b"one").hex().encode()
-    assert await fs.getxattr(1, b"user.spraydry.version", CTX) == str(version).encode()
-    for ino, name in ((a, b"security.capability"), (x, b"user.c"), (1, b"user.spraydry.digest")):
+    x = (await lookup(fs, "x")).ino
+    assert await ask(fs, "listxattr", x, 100, 0) == b"user.a\0user.b\0trusted.t\0"
+    assert await ask(fs, "getxattr", x, b"user.b", 100) == b"value"
+    assert await ask(fs, "getxattr", x, b"user.b", 0) == (5).to_bytes(8, "little")
+    assert await ask(fs, "listxattr", x, 100, 1000) == b"user.a\0user.b\0"
+    a = (await lookup(fs, "a")).ino
+    assert await ask(fs, "listxattr", a, 100, 0) == b""
+    assert await ask(fs, "getxattr", a, b"user.spraydry.digest", 64) == digest(b"one").hex().encode()
+    assert await ask(fs, "getxattr", 1, b"user.spraydry.version", 64) == str(version).encode()
+    for ino, name, room, code in (
+        (a, b"security.capability", 64, pyfuse3.ENOATTR),
+        (x, b"user.c", 64, pyfuse3.ENOATTR),
+        (1, b"user.spraydry.digest", 64, pyfuse3.ENOATTR),
+        (x, b"user.b", 4, errno.ERANGE),
+    ):
         with pytest.raises(pyfuse3.FUSEError) as raised:
-            await fs.getxattr(ino, name, CTX)
-        assert raised.value.errno == pyfuse3.ENOATTR
+            await ask(fs, "getxattr", ino, name, room)
+        assert raised.value.errno == code
 
 
 async def test_statfs_tells_totals(repository: Repository) -> None:
     make_version(repository, "r", TREE)
-    data = await served(repository).statfs(CTX)
-    assert (data.f_files, data.f_blocks, data.f_ffree, data.f_bfree) == (1 + 7 + 200, 201, 0, 0)
-    assert (await served(repository, None).statfs(CTX)).f_files == 208
+    assert await ask(served(repository), "statfs", 1) == wire.statfs_out(201, 1 + 7 + 200, 4096, 255)
+    assert await ask(served(repository, None), "statfs", 1) == wire.statfs_out(201, 208, 4096, 255)
 
 
-async def test_every_attempt_to_write_is_refused(repository: Repository) -> None:
+async def test_opening_to_write_is_refused(repository: Repository) -> None:
     make_version(repository, "r", TREE)
-    fs = served(repository)
-    attempts: list[Callable[[], Any]] = [
-        lambda: fs.open(2, os.O_RDWR, CTX),
-        lambda: fs.open(2, os.O_WRONLY | os.O_TRUNC, CTX),
-        lambda: fs.setattr(2, None, None, None, CTX),
-        lambda: fs.mknod(1, b"n", 0o600, 0, CTX),
-        lambda: fs.mkdir(1, b"n", 0o700, CTX),
-        lambda: fs.unlink(1, b"a", CTX),
-        lambda: fs.rmdir(1, b"d", CTX),
-        lambda: fs.symlink(1, b"n", b"t", CTX),
-        lambda: fs.rename(1, b"a", 1, b"b", 0, CTX),
-        lambda: fs.link(2, 1, b"n", CTX),
-        lambda: fs.write(1, 0, b"x"),
-        lambda: fs.create(1, b"n", 0o600, os.O_WRONLY, CTX),
-        lambda: fs.setxattr(2, b"user.n", b"v", CTX),
-        lambda: fs.removexattr(2, b"user.n", CTX),
-    ]
-    for attempt in attempts:
+    for flags in (os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
         with pytest.raises(pyfuse3.FUSEError) as raised:
-            await attempt()
+            await ask(served(repository), "open", 2, flags)
         assert raised.value.errno == errno.EROFS
-
-
-async def test_whatever_goes_wrong_is_eio_and_logged(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    make_version(repository, "r", TREE)
-    fs = served(repository)
-    a = (await lookup(fs, "a")).st_ino
-
-    def broken(*_: object) -> None:
-        raise ValueError("a bug")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fs._attributes, "of", broken)
-        with caplog.at_level(logging.ERROR), pytest.raises(pyfuse3.FUSEError) as raised:
-            await fs.getattr(a, CTX)
-    assert raised.value.errno == errno.EIO
-    assert "getattr of r@v1:a (inode 1) failed" in caplog.text and "a bug" in caplog.text
-    with pytest.raises(pyfuse3.FUSEError) as raised:
-        await fs.getattr(1 << 60, CTX)
-    assert raised.value.errno == errno.EIO
-    with pytest.raises(pyfuse3.FUSEError) as raised:
-        await fs.read(99, 0, 1)
-    assert raised.value.errno == errno.EIO
-    assert (await fs.getattr(a, CTX)).st_ino == a
 
 
 async def test_readers_of_one_chunk_load_it_once(
@@ -259,22 +230,24 @@ async def test_each_reader_of_a_damaged_chunk_gets_the_error(
         assert failed == 5
 
 
-async def test_roots_and_versions_as_folders(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_roots_and_versions_as_folders(repository: Repository) -> None:
     first = make_version(repository, "r", TREE)
     make_version(repository, "other", {b"o": b"o"})
     fs = served(repository, None)
-    assert (await lookup(fs, "r/v1/a")).st_ino == (first.slot << 40) + 1
-    assert (await lookup(fs, "r/v1/a")).entry_timeout > 1e6
+    a = await lookup(fs, "r/v1/a")
+    assert a.ino == (first.slot << 40) + 1 and a.entry_valid_s > 1e6
     latest = await lookup(fs, "r/latest")
-    assert stat.S_ISLNK(latest.st_mode) and latest.entry_timeout <= 1
-    assert await fs.readlink(latest.st_ino, CTX) == b"v1"
-    assert (await fs.lookup(first.slot << 40, b"..", CTX)).st_ino == (await lookup(fs, "r")).st_ino
-    monkeypatch.setattr("spraydry.mount.fs.LIVE_S", 0.0)
+    assert stat.S_ISLNK(latest.attr.mode) and latest.entry_valid_s <= 1
+    assert await ask(fs, "readlink", latest.ino) == b"v1"
+    assert entry(await ask(fs, "lookup", first.slot << 40, b"..")).ino == (await lookup(fs, "r")).ino
     second = make_version(repository, "r", {b"new": b"new"})
-    assert (await lookup(fs, "r/v2/new")).st_ino == (second.slot << 40) + 1
-    assert await fs.readlink(latest.st_ino, CTX) == b"v2"
-    assert (await lookup(fs, "r/v2")).entry_timeout <= 1
-    assert (await lookup(fs, "absent")).st_ino == 0 == (await lookup(fs, "r/v9")).st_ino
-    assert await fs.getxattr(second.slot << 40, b"user.spraydry.version", CTX) == b"r@v2"
-    same = await lookup(served(repository, None), "r")
-    assert same.st_ino == (await lookup(fs, "r")).st_ino
+    fs._refreshed_s -= 2
+    assert (await lookup(fs, "r/v2/new")).ino == (second.slot << 40) + 1
+    assert await ask(fs, "readlink", latest.ino) == b"v2"
+    assert (await lookup(fs, "r/v2")).entry_valid_s <= 1
+    assert (await lookup(fs, "absent")).ino == 0 == (await lookup(fs, "r/v9")).ino
+    assert await ask(fs, "getxattr", second.slot << 40, b"user.spraydry.version", 100) == b"r@v2"
+    assert (await lookup(served(repository, None), "r")).ino == (await lookup(fs, "r")).ino
+    assert [found.name for found in entries(await ask(fs, "readdirplus", 1, 0, 4096), True)] == [
+        b".", b"..", b"r", b"other"
+    ]  # fmt: skip
