@@ -44,6 +44,9 @@ class Handlers(Protocol):
     def describe(self, handler: str, args: Sequence[Any]) -> str:
         """What a request was about, in words, for the log."""
 
+    def idle(self) -> None:
+        """Called when a request was answered and no other is there."""
+
 
 class Channel:
     """Stands between the kernel and libfuse, whose session has this descriptor and does not serve yet. For the trio
@@ -121,9 +124,18 @@ class Channel:
                     self._refuse(unique, self._code(error, name, args))
                 else:
                     self._answer(unique, answer)
+                    if not self._poll.poll(0):
+                        self._idle()
             elif opcode not in wire.UNANSWERED:
                 self._pass_on(opcode, unique, length)
                 self._turn_s = 0.0
+
+    def _idle(self) -> None:
+        """While the program that was answered makes up its mind."""
+        try:
+            self._handlers.idle()
+        except Exception as error:  # whoever asks for it meets the error and reports it
+            log.debug("ahead of requests: %s", error)
 
     async def _readable(self) -> bool:
         """Wait for a request. False when the mount has ended."""

@@ -131,6 +131,9 @@ class DeviceFs:
     def offered(self, flags: int) -> None:
         pass
 
+    def idle(self) -> None:
+        pass
+
     def describe(self, handler: str, args: Sequence[Any]) -> str:
         """What a request was about, for the log."""
         return f"bytes {args[1]} to {args[1] + args[2]} of the device" if handler == "read" else "the device"

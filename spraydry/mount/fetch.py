@@ -231,20 +231,26 @@ class ChunkFetcher:
         await done.wait()
         return future.result()
 
-    def ahead(self, digests: Iterable[bytes]) -> None:
-        """Load chunks that will be wanted soon, one after another, unless enough is being read ahead already."""
+    def ahead(self, digests: Iterable[bytes]) -> bool:
+        """Load chunks that will be wanted soon, in threads, one after another; False where enough is being read ahead
+        already."""
+        if self._nursery is None or self._ahead >= _READERS_AHEAD:
+            return False
         wanted = [digest for digest in digests if self.peek(digest) is None]
-        if wanted and self._nursery is not None and self._ahead < _READERS_AHEAD:
+        if wanted:
             self._ahead += 1
             self._nursery.start_soon(self._read_ahead, wanted)
+        return True
 
     async def _read_ahead(self, digests: list[bytes]) -> None:
+        self.waiting += 1
         try:
             for digest in digests:
-                await self.get(digest)
+                await self._get(digest)
         except SprayDryError as error:
             log.debug("read-ahead: %s", error)  # whoever needs the chunk meets the error and reports it
         except Exception:
             log.exception("read-ahead failed")
         finally:
             self._ahead -= 1
+            self.waiting -= 1

@@ -22,6 +22,7 @@ from spraydry.mount.channel import Answer
 from spraydry.mount.contents import Contents
 from spraydry.mount.fetch import ChunkFetcher, Later, Missing
 from spraydry.mount.inodes import FUSE_ROOT, SLOT_SHIFT, Node, Numbering
+from spraydry.mount.listings import Listings
 from spraydry.mount.roots import Place, Roots, Shown
 from spraydry.mount.wire import Attr
 from spraydry.repository.address import Found
@@ -33,6 +34,7 @@ READ_AHEAD_BYTES = 2 << 20
 _SEQUENTIAL_BYTES = 1 << 20  # the kernel's own read-ahead asks for several pieces at once, in any order
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 _KEPT_FILES = 256
+_LOOK_AHEAD_INODES = 64
 _BLOCK_BYTES, _NAME_BYTES = 4096, 255
 
 
@@ -60,8 +62,10 @@ class VersionFs:
         self._fetch = fetch
         self._attributes = Attributes(owner)
         self._contents = Contents(fetch.chunk)
+        self._listings = Listings(self._directory, lambda node: self._parent(node).ino, self._attributes)
         self._files: OrderedDict[int, _File] = OrderedDict()
         self._offered = 0
+        self._was_read = self._read_before = self._looked_to = 0  # inode numbers
         self._refreshing = threading.Lock()
         self._refreshed_s = time.monotonic()
         self._roots: Roots | None = None
@@ -88,6 +92,11 @@ class VersionFs:
             return self._numbering.by_ino(ino)
         assert self._roots is not None
         return self._roots.by_ino(ino)
+
+    def _directory(self, ino: int) -> Node:
+        place = self._place(ino)
+        assert isinstance(place, Node)
+        return place
 
     def _entry(self, ino: int) -> Entry | None:
         place = self._place(ino)
@@ -186,49 +195,51 @@ class VersionFs:
         return b""
 
     def readdirplus(self, ino: int, offset: int, size: int) -> bytes:
-        return self._list(ino, offset, wire.Listing(size, True))
+        return self._list(ino, offset, size, True)
 
     def readdir(self, ino: int, offset: int, size: int) -> bytes:
-        return self._list(ino, offset, wire.Listing(size, False))
+        return self._list(ino, offset, size, False)
 
-    def _list(self, ino: int, offset: int, listing: wire.Listing) -> bytes:
-        """Entries are at 0 and 1 (`.` and `..`), those of a version at the number of inodes before them + 2, others at
-        their slot + 2; a reader goes on at what follows that."""
+    def _list(self, ino: int, offset: int, size: int, plus: bool) -> bytes:
+        if self._roots is None or ino >> SLOT_SHIFT:
+            return self._listings.answer(ino, offset, size, plus)
         self._refresh(ino)
         place = self._place(ino)
+        listing = wire.Listing(size, plus)
         if offset <= 0:
             listing.add_dot(b".", ino, 1)
         if offset <= 1:
-            listing.add_dot(b"..", self._parent(place).ino, 2)
-        if isinstance(place, Node):
-            self._list_entries(place, max(offset - 2, 0), listing)
-        else:
-            assert self._roots is not None
+            listing.add_dot(b"..", FUSE_ROOT, 2)
+        if isinstance(place, Shown):
             for slot, name, child in self._roots.entries(place, offset - 3):
                 if not listing.add(name, self._show(child), slot + 3, LIVE_S):
                     break
         return listing.packed()
 
-    def _list_entries(self, directory: Node, offset: int, listing: wire.Listing) -> None:
-        if directory.tree is None:
-            raise FUSEError(errno.ENOTDIR)
-        add, attributes = listing.add, self._attributes.of_entry
-        numbering, first = directory.of, directory.number + 1
-        first_ino = numbering.first_ino + first
-        total = directory.end - first
-        while offset < total:
-            page, base, begin = directory.tree.leaf(offset)
-            offsets = page.offsets
-            for place in range(begin, len(page.items)):
-                entry: Any = page.items[place]
-                if entry.group is None:
-                    attr = attributes(entry, first_ino + base + offsets[place], 1)
-                else:
-                    linked = numbering.linked(entry.group)
-                    attr = attributes(entry, numbering.first_ino + linked.number, linked.count)
-                if not add(entry.name, attr, base + offsets[place + 1] + 2, FOREVER_S):
-                    return
-            offset = base + offsets[-1]
+    def idle(self) -> None:
+        """Do what will be asked for next."""
+        try:
+            self._listings.prepare()
+            if self._was_read:
+                self._look_ahead(self._was_read)
+        except Missing as missing:
+            self._fetch.ahead([missing.digest])
+
+    def _look_ahead(self, ino: int) -> None:
+        """Programs that read files in preorder get those that follow loaded in a thread: a frame takes milliseconds."""
+        self._was_read = 0
+        steps = ino - self._read_before
+        self._read_before = ino
+        if not 0 < steps <= _LOOK_AHEAD_INODES:
+            self._looked_to = ino
+            return
+        self._looked_to = max(self._looked_to, ino)
+        for following in range(self._looked_to + 1, min(self._looked_to + 4, ino + _LOOK_AHEAD_INODES)):
+            entry = self._entry(following)
+            content = None if entry is None or entry.kind != FILE else entry.content
+            if isinstance(content, bytes) and self._fetch.peek(content) is None and not self._fetch.ahead([content]):
+                return
+            self._looked_to = following
 
     # -- files
 
@@ -256,6 +267,7 @@ class VersionFs:
                 chunk = self._fetch.chunk(content)
                 if len(chunk) != entry.size:
                     raise CorruptData(f"chunk {content.hex()} has {len(chunk)} bytes, the entry says {entry.size}")
+                self._was_read = ino
                 return chunk[offset : offset + size]
             if not isinstance(content, Runs):
                 return b""

@@ -36,6 +36,9 @@ class Some:
     def describe(self, handler: str, args: Sequence[Any]) -> str:
         return f"{args}"
 
+    def idle(self) -> None:
+        raise ValueError("nothing to do")
+
     def lookup(self, ino: int, name: bytes) -> bytes:
         return name[::-1]
 
