@@ -251,3 +251,17 @@ async def test_roots_and_versions_as_folders(repository: Repository) -> None:
     assert [found.name for found in entries(await ask(fs, "readdirplus", 1, 0, 4096), True)] == [
         b".", b"..", b"r", b"other"
     ]  # fmt: skip
+
+
+async def test_the_next_listing_of_a_walk_is_made_before_it_is_asked_for(repository: Repository) -> None:
+    make_version(repository, "r", {b"a": {b"b": {b"c": {}}, b"file": b"1"}, b"d": {b"e": {}}, b"f": b"2"})
+    fs = served(repository)
+    plain = served(repository)
+    for ino in (1, 2, 3, 4, 6, 7, 2, 6):  # the last two in no order of a walk
+        assert await ask(fs, "readdirplus", ino, 0, 4096) == await ask(plain, "readdirplus", ino, 0, 4096)
+        fs.idle()
+        ready = fs._listings._ready
+        assert ready is None or ready[0].ino == {1: 2, 2: 3, 3: 4, 4: 6, 6: 7}[ino]
+        assert await ask(fs, "readdirplus", ino, 0, 200) == await ask(plain, "readdirplus", ino, 0, 200)
+        end = list(entries(await ask(plain, "readdirplus", ino, 0, 4096), True))[-1].offset
+        assert await ask(fs, "readdirplus", ino, end, 4096) == b""

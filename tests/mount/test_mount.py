@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import mmap
@@ -166,6 +167,34 @@ def test_a_large_directory(repository: Repository, spraydry: Spraydry, point: Pa
         assert found == {f"{number:06}": number + 2 for number in range(20_000)}
     assert list(found) == [f"{number:06}" for number in range(20_000)] and len(set(found.values())) == 20_000
     assert all((point / name).stat().st_ino == found[name] for name in ("000000", "012345", "019999"))
+
+
+@only_fuse
+def test_seeking_in_a_listing(repository: Repository, spraydry: Spraydry, point: Path) -> None:
+    """By telldir and seekdir, as NFS and restarted listings do."""
+    names = [b"%06d" % number for number in range(100_000)]
+    make_version(repository, "r", dict.fromkeys(names, b""))
+    spraydry("mount", "r", str(point))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = libc.readdir64.restype = ctypes.c_void_p
+    libc.telldir.restype = ctypes.c_long
+    libc.opendir.argtypes, libc.readdir64.argtypes = [ctypes.c_char_p], [ctypes.c_void_p]
+    libc.telldir.argtypes, libc.closedir.argtypes = [ctypes.c_void_p], [ctypes.c_void_p]
+    libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
+    for _ in range(2):  # the kernel keeps what it has listed to the end
+        folder = libc.opendir(os.fsencode(point))
+        seen: list[tuple[int, bytes]] = []
+        while True:
+            place, found = libc.telldir(folder), libc.readdir64(folder)
+            if not found:
+                break
+            seen.append((place, ctypes.string_at(found + 19)))
+        assert [name for _, name in seen] == [b".", b"..", *names]
+        for at in (70_000, 3, 99_999, 50_001, 0):
+            libc.seekdir(folder, seen[at][0])
+            for _, name in seen[at : at + 300]:
+                assert ctypes.string_at(libc.readdir64(folder) + 19) == name
+        libc.closedir(folder)
 
 
 @pytest.mark.slow
