@@ -27,6 +27,9 @@ PROBE_BLOCK = b"spraydry".ljust(BLOCK_BYTES, b"\xa5")
 _FIRST_SLOT, _PROBE = 2, 1 << 20  # inode numbers
 _KEPT_PLACES = 16
 _ZEROS = bytes(1 << 20)
+# Chunks of large files are loaded in threads, several at a time. Small files share frames, of which the first read
+# brings the rest, so hops would cost more than they spare: `tar` of 94,000 files took 3.2 s of CPU so, 2.5 without.
+_AHEAD_BYTES = 32 << 10
 
 
 _Place = tuple[int, Entry]
@@ -168,7 +171,7 @@ class DeviceFs:
         pieces = self._begun.get((ino, offset, stop))
         if pieces is None:
             pieces = self._begun[ino, offset, stop] = self._plan.pieces(base + offset, base + stop)
-            self._fetch.ahead(piece.chunk for piece in pieces if piece.chunk is not None)
+            self._fetch.ahead(one.chunk for one in pieces if one.chunk is not None and one.length >= _AHEAD_BYTES)
             if len(self._begun) > _KEPT_PLACES:
                 self._begun.popitem(last=False)
         parts: list[bytes | memoryview] = []
