@@ -129,7 +129,13 @@ def ingest(
             writer.add(digest(plain), plain, TREE)
             return digest(plain)
 
+        room = memory_bytes - _BASE_BYTES
+        fds = [source.fd for source in opened]
+        processes = Processes(reader, fds, spec, min(threads, room // 2 // PROCESS_BYTES))
+        stack.callback(processes.close)
+
         def looking() -> None:
+            processes.start(nodes.work_files)
             progress(Done("looking", nodes.files, nodes.bytes))
 
         scanner = Scanner(
@@ -144,10 +150,7 @@ def ingest(
         )
         scanner.tick = looking
         scanner.scan(opened, top)
-        room = memory_bytes - _BASE_BYTES
-        fds = [source.fd for source in opened]
-        processes = Processes(reader, fds, spec, nodes.work_files, min(threads, room // 2 // PROCESS_BYTES))
-        stack.callback(processes.close)
+        processes.start(nodes.work_files)
         ahead = max(2, min(2 * threads, (room - processes.count * PROCESS_BYTES) // _PER_TASK_BYTES))
         for result in read_all(reader, nodes.work(), processes, threads, ahead):
             if isinstance(result, Hashed):

@@ -129,18 +129,35 @@ class _Sent:
 class Processes:
     """Some processes, for the thread that made them. Where they cannot be had, or end, the caller reads by itself."""
 
-    def __init__(self, reader: Reader, sources: Sequence[int], spec: str, files: int, most: int) -> None:
-        """Start up to `most` for so many files, or none."""
+    def __init__(self, reader: Reader, sources: Sequence[int], spec: str, most: int) -> None:
+        """There are to be at most `most`."""
         self.reader = reader
+        self._sources, self._spec, self._most = sources, spec, most
         self._all: list[_Process] = []
         self._turn: deque[_Process] = deque()
         self._given_back: tuple[_Process, int] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many were started."""
+        return len(self._all)
+
+    @property
+    def slots(self) -> int:
+        """The batches that may be with them; one more is being used by who took the last result."""
+        return SLOTS * self.count - 1
+
+    def start(self, files: int) -> None:
+        """Start them, once there are so many files to read that it pays; the scan calls this as it finds them, so that
+        they are there when it ends."""
+        if self._all or files < _FROM_FILES:
+            return
         with suppress(OSError, AttributeError):  # no shared memory, no more processes
-            for _ in range(most if files >= _FROM_FILES else 0):
-                self._all.append(_Process(sources, spec))
+            for _ in range(self._most):
+                self._all.append(_Process(self._sources, self._spec))
         self._turn.extend(self._all)
-        self.count = len(self._all)
-        self.slots = SLOTS * self.count - 1  # one more is being used by who took the last result
+        if not self._all:
+            self._most = 0
 
     def submit(self, task: list[Work] | Window) -> _Sent | None:
         """Give a batch of small files to a process; None where that cannot be."""
