@@ -213,8 +213,8 @@ def test_an_unprivileged_user(version: Repository, tmp_path: Path, repository_pa
             " --no-new-privs=false", ""
         )
         + f"run {SPRAYDRY[0]} mount r {home}/mnt\n"
-        f"run cat {home}/mnt/a; grep spraydry /proc/self/mounts\n"
-        f"run {SPRAYDRY[0]} umount {home}/mnt; ! grep spraydry /proc/self/mounts\n"
+        f"run cat {home}/mnt/a; grep ' {home}/mnt ' /proc/self/mounts\n"
+        f"run {SPRAYDRY[0]} umount {home}/mnt; ! grep ' {home}/mnt ' /proc/self/mounts\n"
         f"! run {SPRAYDRY[0]} mount r {home}/mnt -o suid\n"
     )
     done = subprocess.run(["unshare", "-m", "sh", str(script)], capture_output=True, text=True, check=False)
