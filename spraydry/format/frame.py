@@ -185,7 +185,7 @@ def header(stored: Buffer) -> Header:
     return Header(inner.frame_class, codec, inner.level, inner.lengths, dictionary, plain_bytes, encoded_at)
 
 
-def decode(stored: Buffer, find_dictionary: Callable[[bytes], Dictionary]) -> tuple[Header, bytes]:
+def decode(stored: Buffer, find_dictionary: Callable[[bytes], Dictionary]) -> tuple[Header, Buffer]:
     """The header and the plain bytes of a frame.
 
     `find_dictionary` is asked for the dictionary by its digest, if one is needed, and raises DictionaryMissing. Raises
@@ -197,7 +197,7 @@ def decode(stored: Buffer, find_dictionary: Callable[[bytes], Dictionary]) -> tu
     if head.codec == RAW:
         if len(encoded) != head.plain_bytes:
             raise FrameCorrupt("a raw frame's length is not that of its chunks")
-        return head, bytes(encoded)
+        return head, encoded
     dictionary = find_dictionary(head.dictionary) if head.dictionary else None
     return head, _decompress(encoded, head.plain_bytes, dictionary)
 

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from spraydry.format.digest import digest
+from spraydry.format.digest import Buffer, digest
 
 
 class FrameCache:
@@ -21,7 +21,7 @@ class FrameCache:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._frames: OrderedDict[bytes, tuple[bytes, Sequence[bytes], int]] = OrderedDict()
+        self._frames: OrderedDict[bytes, tuple[Buffer, Sequence[bytes], int]] = OrderedDict()
         self._chunks: dict[bytes, tuple[memoryview, bytes]] = {}
         self._claimed: dict[bytes, tuple[int, int, bytes]] = {}
         self._held = 0
@@ -52,7 +52,7 @@ class FrameCache:
                 self._chunks[name] = (chunk, frame)
         return chunk
 
-    def add(self, frame: bytes, plain: bytes, chunks: Sequence[tuple[bytes, int, int]], verified: bool) -> None:
+    def add(self, frame: bytes, plain: Buffer, chunks: Sequence[tuple[bytes, int, int]], verified: bool) -> None:
         """Keep a frame; `chunks` are the (digest, offset, length) of its chunks.
 
         With `verified` the digests were computed from these very bytes; otherwise they are what an earlier copy of the

@@ -28,7 +28,7 @@ from spraydry.errors import (
     ValueNotFound,
 )
 from spraydry.format import frame as frames
-from spraydry.format.digest import DIGEST_BYTES, digest
+from spraydry.format.digest import DIGEST_BYTES, Buffer, digest
 from spraydry.format.links import Links
 from spraydry.format.run import FrameInfo, Row, decode_run
 from spraydry.format.tree import FILE, Page, Subtree, Tree
@@ -272,7 +272,7 @@ class Repository:
         except SprayDryError:
             pass  # what is known already must do; the caller reports what it could not read
 
-    def decode_frame(self, name: bytes) -> tuple[FrameInfo, list[Row], bytes]:
+    def decode_frame(self, name: bytes) -> tuple[FrameInfo, list[Row], Buffer]:
         """Read a frame and give its chunks' digests, computed from the bytes: what is in a row is verified by that."""
         return self._decoded(name, self._stored_frame(name))
 
@@ -282,7 +282,7 @@ class Repository:
         except ValueNotFound:
             raise ValueNotFound(f"frame {name.hex()} is gone") from None
 
-    def _decoded(self, name: bytes, stored: bytes) -> tuple[FrameInfo, list[Row], bytes]:
+    def _decoded(self, name: bytes, stored: bytes) -> tuple[FrameInfo, list[Row], Buffer]:
         head, plain = frames.decode(stored, self.dictionary)
         view = memoryview(plain)
         rows = [

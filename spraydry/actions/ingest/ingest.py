@@ -253,7 +253,7 @@ def _large(reader: Reader, writer: Writer, hashed: Hashed) -> list[Read]:
     """Take the chunks of a window; at the end of its file, what became of the file."""
     unknown = writer.unknown([chunk.name for chunk in hashed.chunks])
     for chunk in hashed.chunks:
-        writer.add(chunk.name, chunk.plain, chunk.frame_class, chunk.name not in unknown)
+        writer.add(chunk.name, chunk.plain, chunk.frame_class, chunk.name not in unknown, part=True)
     stream = hashed.window.stream
     for length, name in hashed.runs:
         stream.content.add(length, name)

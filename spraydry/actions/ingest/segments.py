@@ -123,6 +123,6 @@ def store_stream(
             name = None if part is None else digest(part)
             content.add(length, name)
             if part is not None and name is not None:
-                writer.add(name, part, frame_class)
+                writer.add(name, part, frame_class, part=content.length > length or bool(following))
         block = following
     return content.length, content.finish(whole.digest)

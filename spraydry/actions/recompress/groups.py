@@ -10,9 +10,10 @@ import msgspec
 
 from spraydry.errors import SprayDryError
 from spraydry.format import frame as frames
+from spraydry.format.digest import Buffer
 from spraydry.format.run import FrameInfo, Row
 from spraydry.repository.repository import Repository, frame_info
-from spraydry.repository.writer import FRAME_TARGET_BYTES
+from spraydry.repository.writer import FRAME_TARGET_BYTES, PART_TARGET_BYTES
 
 # What saves less than one part in WORTH stays as it is: it would be written, fsynced and copied for nothing.
 _WORTH = 50
@@ -80,7 +81,7 @@ def groups(
         group = Group(line, tuple(ids), tuple(infos), goals[infos[0].frame_class])
         before = examined.get(line)
         seen = before.id if before is not None and before.goal == str(group.goal) else 0
-        half = FRAME_TARGET_BYTES // 2
+        half = PART_TARGET_BYTES // 2
         if len(ids) == 1:
             due = ids[0] > seen and not group.goal.met_by(infos[0])
         else:
@@ -121,7 +122,7 @@ def encode_anew(repository: Repository, group: Group) -> Outcome:
     """Decode and verify the frames of a group, and encode what is in them towards its goal. For any thread."""
     old: list[FrameInfo] = []
     damaged: list[tuple[bytes, str]] = []
-    chunks: dict[bytes, bytes] = {}
+    chunks: dict[bytes, Buffer] = {}
     for info in group.infos:
         try:
             _, rows, plain = repository.decode_frame(info.name)
@@ -155,7 +156,7 @@ def _strange(repository: Repository, frame: bytes, rows: list[Row]) -> bytes | N
     return None
 
 
-def _packed(chunks: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, ...]]:
+def _packed(chunks: Mapping[bytes, Buffer]) -> Iterator[tuple[bytes, ...]]:
     """The chunks, in their order, as one frame, or as more where it would hold too many."""
     names = tuple(chunks)
     for at in range(0, len(names), frames.MAX_CHUNKS):

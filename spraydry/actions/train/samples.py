@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 from spraydry.errors import SprayDryError, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE, class_of
-from spraydry.format.digest import digest
+from spraydry.format.digest import Buffer, digest
 from spraydry.format.frame import DEFAULT_LEVEL
 from spraydry.format.run import FrameInfo
 from spraydry.format.tree import FILE, Subtree
@@ -64,7 +64,7 @@ def _draw(name: bytes) -> int:
 class Frame(NamedTuple):
     """A frame set aside: its chunks, the level it is stored with, and what it takes now (0: it is not stored)."""
 
-    chunks: Sequence[bytes]
+    chunks: Sequence[Buffer]
     level: int
     stored_bytes: int
 
