@@ -75,7 +75,7 @@ def make_image(
             try:
                 image = write_image(
                     source_of(repository, found),
-                    lambda at, plain: _write(file.fileno(), at, plain),
+                    lambda at, plain: write_at(file.fileno(), at, plain),
                     Addresses(),
                     slots=device_slots(total.blocks),
                     uuid=digest(encode_entry(found.entry))[:16],
@@ -95,7 +95,8 @@ def make_image(
     return path
 
 
-def _write(descriptor: int, at: int, plain: bytes) -> None:
+def write_at(descriptor: int, at: int, plain: bytes | memoryview) -> None:
+    """Write all of it at an offset of an open file. Raises OSError."""
     view = memoryview(plain)
     while view:
         count = os.pwrite(descriptor, view, at)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from spraydry.actions.export.target import Exported
-from spraydry.actions.image import source_of
+from spraydry.actions.image import source_of, write_at
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.format.digest import digest
 from spraydry.format.erofs import content_key, write_image
@@ -47,7 +45,7 @@ def write_erofs(repository: Repository, found: Found, path: str, progress: Repor
 
         image = write_image(
             source,
-            lambda at, plain: _write(out.fileno(), plain, at),
+            lambda at, plain: write_at(out.fileno(), at, plain),
             address,
             metadata_at=block,
             uuid=digest(encode_entry(found.entry))[:16],
@@ -60,11 +58,4 @@ def _write_content(repository: Repository, entry: Entry, descriptor: int, at: in
     for span in spans(entry, repository.read_chunk):
         chunk = read_span(span, repository.read_chunk)
         if chunk is not None:
-            _write(descriptor, chunk, at + span.offset)
-
-
-def _write(descriptor: int, plain: bytes | memoryview, at: int) -> None:
-    view = memoryview(plain)
-    while view:
-        count = os.pwrite(descriptor, view, at)
-        view, at = view[count:], at + count
+            write_at(descriptor, at + span.offset, chunk)
