@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.errors import ImageImpossible, StoreFull
+from spraydry.errors import ImageImpossible, StoreError, StoreFull
 from spraydry.format.digest import DIGEST_BYTES, digest, hasher
 from spraydry.format.erofs import Addresses, Source, device_slots, write_image
 from spraydry.format.tree import DIRECTORY, Entry, Xattrs, encode_entry
@@ -64,7 +65,7 @@ def make_image(
     """Make the image of an entry and keep it; its path. Images used longest ago go while all have over `limit_bytes`.
 
     It holds all metadata; contents lie on devices that follow it (`format.erofs`). Raises ImageImpossible, StoreFull,
-    CorruptData.
+    StoreError, CorruptData.
     """
     path = image_path(repository, found)
     folder = os.path.dirname(path)
@@ -90,7 +91,8 @@ def make_image(
                 os.unlink(file.name)
                 raise
     except OSError as error:
-        raise StoreFull(f"no image can be made in {folder}: {error.strerror}") from None
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(f"no image can be made in {folder}: {error.strerror}") from None
     _remove_old(folder, path, limit_bytes)
     return path
 

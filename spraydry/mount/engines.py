@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from spraydry.actions.image import cached_image, make_image
-from spraydry.errors import ImageImpossible
+from spraydry.errors import ImageImpossible, StoreError
 from spraydry.format.erofs import device_slots
 from spraydry.mount import erofs
 from spraydry.mount.device import DeviceFs
@@ -90,7 +90,10 @@ def _image(repository: Repository, found: Found, options: MountOptions) -> tuple
     inodes = found.entry.totals.inodes
     if options.engine == "auto" and inodes > AT_ONCE_INODES:
         raise _NotYet(found)
-    return make_image(repository, found), f"the image of its {inodes:,} entries was made"
+    try:
+        return make_image(repository, found), f"the image of its {inodes:,} entries was made"
+    except StoreError as error:  # no room for it, or no right to write there: another engine needs none
+        raise erofs.ErofsUnavailable(str(error)) from None
 
 
 def _make_in_background(repository: Repository, found: Found) -> None:
