@@ -21,6 +21,7 @@ from spraydry.mount.channel import Answer
 from spraydry.mount.contents import Contents
 from spraydry.mount.erofs import PROBE_BLOCKS
 from spraydry.mount.fetch import ChunkFetcher
+from spraydry.mount.readahead import ReadAhead
 from spraydry.mount.wire import Attr
 
 PROBE_BLOCK = b"spraydry".ljust(BLOCK_BYTES, b"\xa5")
@@ -56,12 +57,14 @@ class Plan:
         self._root = root
         self._page = page
         self._contents = contents
+        self.within: _Place | None = None  # the file that goes on behind what was planned last
         self._left: OrderedDict[int, tuple[_Place | None, Iterator[_Place]]] = OrderedDict()
 
     def pieces(self, start: int, stop: int) -> list[Piece]:
         """What lies in the bytes `start` to `stop`, without gaps."""
         found: list[Piece] = []
         at = start
+        self.within = None
         if start in self._left:
             here, files = self._left.pop(start)
         else:
@@ -80,6 +83,7 @@ class Plan:
                 self._add(entry, low, high, found)
                 at = first + high
             if first + entry.size > stop:
+                self.within = here
                 break
             here = next(files, None)
         if at < stop:
@@ -126,7 +130,9 @@ class DeviceFs:
 
     def __init__(self, fetch: ChunkFetcher, root: Entry, slots: Sequence[int]) -> None:
         self._fetch = fetch
-        self._plan = Plan(root, fetch.page, Contents(fetch.chunk))
+        contents = Contents(fetch.chunk)
+        self._plan = Plan(root, fetch.page, contents)
+        self._ahead = ReadAhead(fetch, contents)
         self._sizes = {_FIRST_SLOT + number: blocks * BLOCK_BYTES for number, blocks in enumerate(slots)}
         self._sizes[_PROBE] = PROBE_BLOCKS * BLOCK_BYTES
         self._begun: OrderedDict[tuple[int, int, int], list[Piece]] = OrderedDict()  # of reads that miss chunks
@@ -172,6 +178,8 @@ class DeviceFs:
         if pieces is None:
             pieces = self._begun[ino, offset, stop] = self._plan.pieces(base + offset, base + stop)
             self._fetch.ahead(one.chunk for one in pieces if one.chunk is not None and one.length >= _AHEAD_BYTES)
+            if self._plan.within is not None:
+                self._follow(self._plan.within, base + offset, base + stop)
             if len(self._begun) > _KEPT_PLACES:
                 self._begun.popitem(last=False)
         parts: list[bytes | memoryview] = []
@@ -187,3 +195,9 @@ class DeviceFs:
             parts.append(chunk[low:high])
         self._begun.pop((ino, offset, stop), None)
         return parts
+
+    def _follow(self, within: _Place, start: int, stop: int) -> None:
+        block, entry = within
+        first = block * BLOCK_BYTES
+        if isinstance(entry.content, Runs):
+            self._ahead.follow(block, entry.content, entry.size, max(start - first, 0), stop - first)

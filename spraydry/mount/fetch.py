@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import ParamSpec, TypeVar
 
@@ -42,13 +43,13 @@ class Later(Exception):
 
 
 class _Flight:
-    """A load under way; `frame` is set once it is known which frame it reads."""
+    """A load under way; `frames` are those it reads, as far as is known yet."""
 
-    __slots__ = ("done", "frame")
+    __slots__ = ("done", "frames")
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.frame: bytes | None = None
+        self.frames: list[bytes] = []
 
 
 class ChunkFetcher:
@@ -171,21 +172,29 @@ class ChunkFetcher:
     def _count(self, others: bool) -> None:
         self._crowd = min(self._crowd + 1, 2 * _CROWDED) if others else max(self._crowd - 1, 0)
 
+    @asynccontextmanager
+    async def _flying(self, digests: list[bytes]) -> AsyncIterator[_Flight]:
+        """While chunks, none of which are being loaded yet, are loaded."""
+        flight = _Flight()
+        self._flights.update(dict.fromkeys(digests, flight))
+        try:
+            yield flight
+        finally:
+            for digest in digests:
+                self._flights.pop(digest, None)
+            for frame in flight.frames:
+                self._frames.pop(frame, None)
+            flight.done.set()
+            self._count(bool(self._flights))
+
     async def _get(self, digest: bytes) -> memoryview:
         while True:
             flight = self._flights.get(digest)
             if flight is not None:
                 await flight.done.wait()
             else:
-                flight = self._flights[digest] = _Flight()
-                try:
+                async with self._flying([digest]) as flight:
                     loaded = await self._in_thread(self._load, digest, flight)
-                finally:
-                    del self._flights[digest]
-                    if flight.frame is not None and self._frames.get(flight.frame) is flight:
-                        del self._frames[flight.frame]
-                    flight.done.set()
-                    self._count(bool(self._flights))
                 if isinstance(loaded, memoryview):
                     return loaded
                 await loaded.done.wait()
@@ -203,8 +212,17 @@ class ChunkFetcher:
             other = self._frames.setdefault(places[0].frame, flight)  # atomic under the GIL
             if other is not flight:
                 return other
-            flight.frame = places[0].frame
+            flight.frames.append(places[0].frame)
         return self.repository.read_chunk(digest)
+
+    def _load_several(self, digests: list[bytes], flight: _Flight) -> list[bytes]:
+        """In a worker thread: load chunks that nobody else is loading. Those left to do when it took long."""
+        until_s = monotonic() + _SLOW_S
+        for done, digest in enumerate(digests, 1):
+            self._load(digest, flight)
+            if monotonic() > until_s:
+                return digests[done:]
+        return []
 
     async def hop(self, function: Callable[[], T]) -> T:
         """Run something that blocks in a worker thread."""
@@ -245,8 +263,9 @@ class ChunkFetcher:
     async def _read_ahead(self, digests: list[bytes]) -> None:
         self.waiting += 1
         try:
-            for digest in digests:
-                await self._get(digest)
+            while digests := [one for one in digests if one not in self._flights]:
+                async with self._flying(digests) as flight:
+                    digests = await self._in_thread(self._load_several, digests, flight)
         except SprayDryError as error:
             log.debug("read-ahead: %s", error)  # whoever needs the chunk meets the error and reports it
         except Exception:

@@ -23,6 +23,7 @@ from spraydry.mount.contents import Contents
 from spraydry.mount.fetch import ChunkFetcher, Later, Missing
 from spraydry.mount.inodes import FUSE_ROOT, SLOT_SHIFT, Node, Numbering
 from spraydry.mount.listings import Listings
+from spraydry.mount.readahead import ReadAhead
 from spraydry.mount.roots import Place, Roots, Shown
 from spraydry.mount.wire import Attr
 from spraydry.repository.address import Found
@@ -30,24 +31,10 @@ from spraydry.repository.xattrs import as_listed, xattrs_of
 
 log = logging.getLogger(__name__)
 
-READ_AHEAD_BYTES = 2 << 20
-_SEQUENTIAL_BYTES = 1 << 20  # the kernel's own read-ahead asks for several pieces at once, in any order
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 _KEPT_FILES = 256
 _LOOK_AHEAD_INODES = 64
 _BLOCK_BYTES, _NAME_BYTES = 4096, 255
-
-
-class _File:
-    """A file of several chunks that is being read."""
-
-    __slots__ = ("ahead_to", "content", "next", "size")
-
-    def __init__(self, content: Runs, size: int) -> None:
-        self.content = content
-        self.size = size
-        self.next = 0
-        self.ahead_to = 0
 
 
 class VersionFs:
@@ -63,7 +50,8 @@ class VersionFs:
         self._attributes = Attributes(owner)
         self._contents = Contents(fetch.chunk)
         self._listings = Listings(self._directory, lambda node: self._parent(node).ino, self._attributes)
-        self._files: OrderedDict[int, _File] = OrderedDict()
+        self._ahead = ReadAhead(fetch, self._contents)
+        self._files: OrderedDict[int, tuple[Runs, int]] = OrderedDict()
         self._offered = 0
         self._was_read = self._read_before = self._looked_to = 0  # inode numbers
         self._refreshing = threading.Lock()
@@ -271,28 +259,14 @@ class VersionFs:
                 return chunk[offset : offset + size]
             if not isinstance(content, Runs):
                 return b""
-            file = self._files[ino] = _File(content, entry.size)
+            file = self._files[ino] = content, entry.size
             if len(self._files) > _KEPT_FILES:
                 self._files.popitem(last=False)
-        stop = min(offset + size, file.size)
-        parts = self._contents.read(file.content, file.size, offset, stop)
-        if abs(offset - file.next) <= _SEQUENTIAL_BYTES:
-            self._read_ahead(file, stop)
-        file.next = stop
+        runs, length = file
+        stop = min(offset + size, length)
+        parts = self._contents.read(runs, length, offset, stop)
+        self._ahead.follow(ino, runs, length, offset, stop)
         return parts
-
-    def _read_ahead(self, file: _File, stop: int) -> None:
-        """Begin to load what a sequential reader will ask for next, half of READ_AHEAD_BYTES at a time."""
-        if stop + READ_AHEAD_BYTES // 2 <= file.ahead_to <= stop + 2 * READ_AHEAD_BYTES or stop >= file.size:
-            return
-        begin = file.ahead_to if stop <= file.ahead_to <= stop + READ_AHEAD_BYTES else stop
-        file.ahead_to = stop + READ_AHEAD_BYTES
-        try:
-            spans = list(self._contents.spans(file.content, file.size, begin, min(file.ahead_to, file.size)))
-        except Missing:
-            file.ahead_to = 0  # the reader is about to load that part of the manifest; the next read may go ahead
-            return
-        self._fetch.ahead(span.chunk for span in spans if span.chunk is not None)
 
     # -- extended attributes
 

@@ -68,6 +68,7 @@ class Repository:
         self.url = url
         self.log = Log(store)
         self.read_only = store.read_only
+        self.cache_bytes = cache_bytes
         self._frames = FrameCache(cache_bytes)
         self._directories: OrderedDict[bytes, bytes] = OrderedDict()  # of a frame: the digests of its chunks
         self._directories_held = 0

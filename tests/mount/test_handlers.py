@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
+import time
 from typing import Any
 
 import pyfuse3
@@ -19,6 +21,7 @@ from spraydry.mount.fetch import ChunkFetcher
 from spraydry.mount.fs import VersionFs
 from spraydry.repository.address import resolve
 from spraydry.repository.repository import Repository
+from spraydry.repository.writer import Writer
 from tests.mount.answers import Entry, attributes, entries, entry
 from tests.versions import make_version, plain_entry
 
@@ -207,6 +210,66 @@ async def test_a_cancelled_reader_leaves_nothing_behind(repository: Repository, 
             await fetch.get(digest(b"one"))
         assert not fetch._flights and not fetch._frames
         assert bytes(await fetch.get(digest(b"one"))) == b"one"
+
+
+def store_parts(repository: Repository, count: int) -> list[bytes]:
+    """The names of as many chunks that do not shrink, four to a frame."""
+    plain = [bytes([number]) + random.Random(number).randbytes(65535) for number in range(count)]
+    with Writer(repository, threads=1) as writer:
+        names = [digest(one) for one in plain]
+        for name, one in zip(names, plain, strict=True):
+            writer.add(name, one, "data", part=True)
+        writer.finish()
+    return names
+
+
+async def read_ahead(fetch: ChunkFetcher, names: list[bytes]) -> None:
+    async with trio.open_nursery() as nursery:
+        fetch.read_ahead_in(nursery)
+        assert fetch.ahead(names)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_chunks_read_ahead_are_there_afterwards(
+    repository: Repository, repository_path: str, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    names = store_parts(repository, 16)
+    with cold(repository_path) as opened:
+        loads = []
+        load = opened._load
+
+        def counted(frame: bytes, name: bytes) -> Any:
+            loads.append(frame)
+            time.sleep(0.01 if slow else 0)  # longer than one job lasts
+            return load(frame, name)
+
+        monkeypatch.setattr(opened, "_load", counted)
+        fetch = hopping(opened)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_ahead, fetch, [*names, names[0], names[-1]])  # files repeat chunks
+            for name in names[:4] * 3:
+                nursery.start_soon(fetch.get, name)
+        assert all(fetch.peek(name) is not None for name in names)
+        assert len(loads) == len(set(loads)) == 4
+        assert not fetch._flights and not fetch._frames and not fetch.waiting
+
+
+async def test_damage_ahead_is_met_by_who_needs_it(
+    repository: Repository, repository_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = store_parts(repository, 8)
+    with cold(repository_path) as opened:
+        damaged = opened.catalog.locate(names[0])[0].frame.hex()
+        get = opened.store.get
+        monkeypatch.setattr(
+            opened.store, "get", lambda space, name: b"rubbish" if name == damaged else get(space, name)
+        )
+        fetch = hopping(opened)
+        await read_ahead(fetch, names)
+        with pytest.raises(ChunkCorrupt, match=damaged):
+            await fetch.get(names[0])
+        assert digest(await fetch.get(names[4])) == names[4]
+        assert not fetch._flights and not fetch._frames
 
 
 async def test_each_reader_of_a_damaged_chunk_gets_the_error(
