@@ -66,7 +66,7 @@ def ingest(
     level
         zstd level, -7 to 22.
     chunker
-        How files are cut: fastcdc:min=16K,avg=64K,max=256K, or fixed:size=64K; by default as the last time.
+        How files are cut: fastcdc:min=16K,avg=48K,max=256K, or fixed:size=64K; by default as the last time.
     memory
         Roughly the most memory to use.
     threads

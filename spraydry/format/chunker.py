@@ -1,4 +1,4 @@
-"""Cutting plain bytes into chunks, as a spec string says: `fastcdc:min=16K,avg=64K,max=256K` or `fixed:size=64K`."""
+"""Cutting plain bytes into chunks, as a spec string says: `fastcdc:min=16K,avg=48K,max=256K` or `fixed:size=64K`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyfastcdc import FastCDC
 from spraydry.errors import UsageError
 from spraydry.format.digest import Buffer
 
-DEFAULT_SPEC = "fastcdc:min=16K,avg=64K,max=256K"
+DEFAULT_SPEC = "fastcdc:min=16K,avg=48K,max=256K"
 
 # No chunk may be longer: a frame holds it whole, and a reader caps what it decompresses (frame.MAX_PLAIN_BYTES).
 MAX_CHUNK_BYTES = 4 << 20

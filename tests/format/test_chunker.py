@@ -22,7 +22,41 @@ from spraydry.format.digest import digest
 
 SMALL = "fastcdc:min=256,avg=1K,max=4K"
 PLAIN = random.Random(7).randbytes(1 << 20)
-GOLDEN_DEFAULT = [91119, 87256, 67902, 71710, 70301, 93714, 84280, 66932, 77384, 74688, 62932, 68809, 102015, 29534]
+GOLDEN = {
+    "fastcdc:min=16K,avg=48K,max=256K": [
+        91119,
+        87256,
+        53757,
+        50187,
+        95379,
+        104304,
+        62180,
+        66337,
+        86888,
+        73116,
+        77695,
+        58785,
+        20791,
+        91248,
+        29534,
+    ],
+    "fastcdc:min=16K,avg=64K,max=256K": [
+        91119,
+        87256,
+        67902,
+        71710,
+        70301,
+        93714,
+        84280,
+        66932,
+        77384,
+        74688,
+        62932,
+        68809,
+        102015,
+        29534,
+    ],
+}
 GOLDEN_SMALL = [1318, 1134, 343, 1129, 1155, 1443, 1255, 1602, 1289, 1053, 270, 1689]
 GOLDEN_SMALL_DIGEST = "19304091b05659d0"
 
@@ -49,8 +83,9 @@ def test_lengths_add_up_and_keep_to_the_bounds(spec: str, size: int) -> None:
 def test_cut_points_are_pinned() -> None:
     """Other cut points would store everything anew: what cuts must not change under a spec string."""
     assert digest(PLAIN).hex().startswith("9b2f48d8e2")
-    lengths = parse_spec(DEFAULT_SPEC).cut(PLAIN)
-    assert lengths == GOLDEN_DEFAULT
+    assert DEFAULT_SPEC in GOLDEN
+    for spec, lengths in GOLDEN.items():
+        assert parse_spec(spec).cut(PLAIN) == lengths
     small = parse_spec(SMALL).cut(PLAIN)
     assert small[:12] == GOLDEN_SMALL
     assert digest(repr(small).encode()).hex()[:16] == GOLDEN_SMALL_DIGEST
