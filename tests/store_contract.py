@@ -40,6 +40,13 @@ class Place:
         return open_store(self.url, create=create, read_only=read_only)
 
 
+def size_of(store: Store, namespace: str, name: str) -> int | None:
+    """The length of a value; None if there is none."""
+    found = store.info(namespace, name)
+    assert found is None or (found.name, found.deleted) == (name, False)
+    return None if found is None else found.size
+
+
 class StoreContract:
     """The tests; `place` comes from the subclass."""
 
@@ -55,7 +62,7 @@ class StoreContract:
         for value in (b"", b"x", b"\0" * 100, LARGE):
             store.put("frames", "a", value)
             assert store.get("frames", "a") == value
-            assert store.size("frames", "a") == len(value)
+            assert size_of(store, "frames", "a") == len(value)
         assert isinstance(store.get("frames", "a"), bytes)
 
     def test_ranges(self, store: Store) -> None:
@@ -74,11 +81,95 @@ class StoreContract:
             (500, None),
         ):
             assert store.get("frames", "a", start, length) == value[start : None if length is None else start + length]
-        for start, length in ((-1, None), (0, -1), (-5, 3)):
+        for start, length in ((-1, None), (-1, 1), (-1, 7), (-20, 5), (-20, 0), (-200, 3), (-200, None), (-201, None)):
+            assert store.get("frames", "a", start, length) == value[start:][:length]
+        assert store.get("frames", "a", -500, 7) == value[:7]
+        for start, length in ((0, -1), (7, -3), (-5, -3)):
             with pytest.raises(ValueError, match="not a range"):
                 store.get("frames", "a", start, length)
         store.put("frames", "large", LARGE)
         assert store.get("frames", "large", 4 << 20, 1000) == LARGE[4 << 20 :][:1000]
+        assert store.get("frames", "large", -100, 10) == LARGE[-100:-90]
+        store.put("frames", "empty", b"")
+        assert [store.get("frames", "empty", start) for start in (0, 1, -1)] == [b"", b"", b""]
+
+    def test_get_many(self, store: Store) -> None:
+        store.put_many("frames", ((name, name.encode() * 10) for name in KEYS))
+        names = ["05", "missing", "00", "05", *reversed(KEYS)]
+        found = list(store.get_many("frames", iter(names)))
+        assert found == [(name, None if name == "missing" else name.encode() * 10) for name in names]
+        assert list(store.get_many("frames", [])) == []
+
+    def test_stat(self, store: Store) -> None:
+        empty = store.stat()
+        assert (empty.values, empty.bytes) == (0, 0)
+        store.put("frames", "a", b"x" * 100)
+        store.put("log", "1", b"y")
+        store.soft_delete("log", ["1"])
+        full = store.stat()
+        assert (full.values, full.bytes) == (2, 101)
+        assert full.free_bytes is None or full.free_bytes > 0
+
+    # -- moving and bringing back
+
+    def test_move(self, store: Store) -> None:
+        store.put_many("frames", [("a", b"one"), ("b", b"two"), ("c", b"three")])
+        store.move("frames", "a", "frames", "b")
+        store.move("frames", "c", "hoards", "a")
+        store.move("frames", "b", "frames", "b")
+        assert [stored.name for stored in store.list("frames")] == ["b"]
+        assert (store.get("frames", "b"), store.get("hoards", "a")) == (b"one", b"three")
+        for namespace, name in (("frames", "a"), ("log", "a")):
+            with pytest.raises(ValueNotFound):
+                store.move(namespace, name, "frames", "z")
+        for to_namespace, to in (("frames", "../z"), ("elsewhere", "z"), ("frames", "")):
+            with pytest.raises(ValueError, match="not a key"):
+                store.move("frames", "b", to_namespace, to)
+        assert [stored.name for stored in store.list("frames")] == ["b"]
+
+    def test_soft_deletion(self, store: Store) -> None:
+        store.put_many("frames", ((name, b"x" * place) for place, name in enumerate(KEYS)))
+        store.soft_delete("frames", iter(["03", "missing", "05", "07"]))
+        kept = [name for name in KEYS if name not in ("03", "05", "07")]
+        assert [stored.name for stored in store.list("frames")] == kept
+        assert store.info("frames", "03") is None
+        with pytest.raises(ValueNotFound):
+            store.get("frames", "03")
+        shown = list(store.list_all("frames"))
+        assert [stored.name for stored in shown] == list(KEYS)
+        assert {stored.name for stored in shown if stored.deleted} == {"03", "05", "07"}
+        assert [stored.size for stored in shown] == list(range(12))
+        assert [stored.name for stored in store.list_all("frames", "05")] == list(KEYS[6:])
+        assert store.create("frames", "05", b"new")  # the name is free
+        assert [tuple(stored) for stored in store.list_all("frames", "04")][:2] == [("05", 3, False), ("05", 5, True)]
+        assert store.undelete("frames", ["03", "05", "missing", "00"]) == ["03"]
+        assert (store.get("frames", "03"), store.get("frames", "05")) == (b"xxx", b"new")
+        store.purge("frames", ["07"])
+        assert store.undelete("frames", ["07"]) == []
+        store.soft_delete("frames", ["05"])  # a second time: the newer one is kept
+        assert store.undelete("frames", ["05"]) == ["05"] and store.get("frames", "05") == b"new"
+        store.delete("frames", ["03"])
+        assert [stored for stored in store.list_all("frames") if stored.deleted] == []
+        for ask in (store.soft_delete, store.undelete, store.purge):
+            with pytest.raises(ValueError, match="not a namespace"):
+                ask("frames~", ["03"])
+
+    def test_destroy(self, place: Place) -> None:
+        store = place.open(create=True)
+        store.put("frames", "a", LARGE)
+        store.soft_delete("frames", ["a"])
+        store.put("log", "1", b"x")
+        store.destroy()
+        with pytest.raises(StoreError):
+            store.get("log", "1")
+        with pytest.raises(StoreNotFound):
+            place.open()
+        again = place.open(create=True)
+        assert again.stat().values == 0
+        again.close()
+
+    def test_traits(self, store: Store) -> None:
+        assert store.traits.concurrency >= 1 and store.traits.round_trip_s >= 0 and store.traits.atomic_create
 
     def test_what_is_not_there(self, store: Store) -> None:
         store.put("frames", "a", b"x")
@@ -87,7 +178,7 @@ class StoreContract:
                 store.get(namespace, name)
             with pytest.raises(ValueNotFound):
                 store.get(namespace, name, 1, 2)
-            assert store.size(namespace, name) is None
+            assert store.info(namespace, name) is None
             assert list(store.list(namespace, "zzz")) == []
 
     def test_put_many_replaces(self, store: Store) -> None:
@@ -201,7 +292,7 @@ class StoreContract:
             lambda: store.put(namespace, name, b""),
             lambda: store.create(namespace, name, b""),
             lambda: store.delete(namespace, [name]),
-            lambda: store.size(namespace, name),
+            lambda: store.info(namespace, name),
         ]
         for ask in asks:
             with pytest.raises(ValueError, match="not a key"):
@@ -227,11 +318,14 @@ class StoreContract:
             lambda: reader.put_many("frames", [("c", b"")]),
             lambda: reader.create("frames", "c", b""),
             lambda: reader.delete("frames", ["a"]),
+            lambda: reader.soft_delete("frames", ["a"]),
+            lambda: reader.move("frames", "a", "frames", "b"),
+            reader.destroy,
         ]
         for ask in asks:
             with pytest.raises(StoreReadOnly):
                 ask()
-        reader.settle()
+        reader.flush()
         reader.close()
         assert [stored.name for stored in writer.list("frames")] == ["a", "b"]
         writer.close()
@@ -242,7 +336,7 @@ class StoreContract:
         with store.batch():
             store.put("index", "b", b"y")
             assert store.create("log", "1", b"z")
-        store.settle()
+        store.flush()
         store.close()
         for create in (False, True):
             again = place.open(create=create)
@@ -261,7 +355,9 @@ class StoreContract:
             lambda: store.create("frames", "b", b""),
             lambda: store.delete("frames", ["a"]),
             lambda: list(store.list("frames")),
-            lambda: store.size("frames", "a"),
+            lambda: store.info("frames", "a"),
+            lambda: store.move("frames", "a", "frames", "b"),
+            store.stat,
         ]
         for ask in asks:
             with pytest.raises(StoreError):
@@ -282,7 +378,7 @@ class StoreContract:
                 assert store.create("frames", "b", b"y")
                 assert not store.create("frames", "b", b"z")
             assert [stored.name for stored in store.list("frames")] == ["a", "b"]
-            assert store.size("frames", "b") == 1
+            assert size_of(store, "frames", "b") == 1
             store.delete("frames", ["a"])
         assert [stored.name for stored in store.list("frames")] == ["b"]
 
@@ -305,7 +401,7 @@ class StoreContract:
 
         with pytest.raises(ZeroDivisionError):
             store.put_many("frames", values())
-        assert store.size("frames", "one") in ((None,) if place.atomic_batches else (None, 1))
+        assert size_of(store, "frames", "one") in ((None,) if place.atomic_batches else (None, 1))
 
     def test_readers_and_writers_in_threads(self, store: Store) -> None:
         """Values are whole: what is read is what some writer put."""
@@ -360,11 +456,13 @@ class Model(RuleBasedStateMachine):
         self.place = place
         self.store = place.open(create=True)
         self.model: dict[tuple[str, str], bytes] = {}
+        self.trash: dict[tuple[str, str], bytes] = {}
 
     @initialize()
     def empty(self) -> None:
         for namespace in NAMESPACES:
             self.store.delete(namespace, [stored.name for stored in self.store.list(namespace)])
+            self.store.purge(namespace, [stored.name for stored in self.store.list_all(namespace)])
 
     @rule(namespace=namespaces, values=st.lists(st.tuples(names, values), max_size=4))
     def put_many(self, namespace: str, values: list[tuple[str, bytes]]) -> None:
@@ -381,6 +479,28 @@ class Model(RuleBasedStateMachine):
         self.store.delete(namespace, gone)
         for name in gone:
             self.model.pop((namespace, name), None)
+
+    @rule(namespace=namespaces, name=names, to=names)
+    def move(self, namespace: str, name: str, to: str) -> None:
+        if (namespace, name) in self.model:
+            self.store.move(namespace, name, namespace, to)
+            self.model[namespace, to] = self.model.pop((namespace, name))
+
+    @rule(namespace=namespaces, gone=st.lists(names, max_size=3))
+    def soft_delete(self, namespace: str, gone: list[str]) -> None:
+        self.store.soft_delete(namespace, gone)
+        for name in gone:
+            if (namespace, name) in self.model:
+                self.trash[namespace, name] = self.model.pop((namespace, name))
+
+    @rule(namespace=namespaces, back=st.lists(names, max_size=3))
+    def undelete(self, namespace: str, back: list[str]) -> None:
+        expected = []
+        for name in back:
+            if (namespace, name) not in self.model and (namespace, name) in self.trash:
+                self.model[namespace, name] = self.trash.pop((namespace, name))
+                expected.append(name)
+        assert self.store.undelete(namespace, back) == expected
 
     @rule(namespace=namespaces, name=names, start=st.integers(0, 60), length=st.none() | st.integers(0, 60))
     def get(self, namespace: str, name: str, start: int, length: int | None) -> None:
@@ -407,7 +527,7 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.store.settle()
+        self.store.flush()
         self.store.close()
         self.store = self.place.open()
 
@@ -418,9 +538,13 @@ class Model(RuleBasedStateMachine):
                 Stored(name, len(value)) for (space, name), value in self.model.items() if space == namespace
             )
             assert list(self.store.list(namespace)) == expected
+            gone = [stored for stored in self.store.list_all(namespace) if stored.deleted]
+            assert [(stored.name, stored.size) for stored in gone] == sorted(
+                (name, len(value)) for (space, name), value in self.trash.items() if space == namespace
+            )
             for name in KEYS[:6]:
                 value = self.model.get((namespace, name))
-                assert self.store.size(namespace, name) == (None if value is None else len(value))
+                assert size_of(self.store, namespace, name) == (None if value is None else len(value))
 
     def teardown(self) -> None:
         self.store.close()

@@ -252,7 +252,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
                 b"sub": {b"b.py": b"import os\n" * 50, b"link": "a.txt"},
             },
         )
-        repository.store.settle()
+        repository.store.flush()
     return path, Path(path).read_bytes()
 
 

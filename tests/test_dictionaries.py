@@ -21,6 +21,7 @@ from spraydry.repository.dictionaries import read_shipped, shipped
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
 from tests.small_versions import document
+from tests.store_contract import size_of
 
 FOLDER = Path(__file__).parent.parent / "dictionaries"
 
@@ -134,7 +135,7 @@ def test_it_is_copied_before_a_frame_needs_it(
         if namespace == "frames":
             for _, stored in kept:
                 if on_offer.digest in stored:
-                    checked.append(repository.store.size("dictionaries", on_offer.digest.hex()))
+                    checked.append(size_of(repository.store, "dictionaries", on_offer.digest.hex()))
         put_many(namespace, kept)
 
     monkeypatch.setattr(repository.store, "put_many", watched)

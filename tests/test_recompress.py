@@ -24,6 +24,7 @@ from spraydry.repository.repository import Repository
 from spraydry.stores.base import Store
 from spraydry.stores.memory import MemoryStore
 from tests.small_versions import read_all, small_versions
+from tests.store_contract import size_of
 
 replacing = sys.modules["spraydry.actions.recompress.recompress"]
 T = TypeVar("T")
@@ -384,6 +385,7 @@ KILLED = """
 import sys
 from spraydry.actions.recompress import groups, recompress
 from spraydry.repository.repository import Repository
+from tests.store_contract import size_of
 replacing = sys.modules["spraydry.actions.recompress.recompress"]
 replacing._BATCH_BYTES, groups.FRAME_TARGET_BYTES = int(sys.argv[2]), int(sys.argv[3])
 if sys.argv[4] == "broken":
@@ -443,7 +445,7 @@ def test_condemned_frames_are_removed_only_when_their_chunks_live(small: Reposit
     replacing._condemn(small, [victim.name])
     assert isinstance(small.log.records[-1], CondemnRecord)
     assert recompress(small).recovered == 0
-    assert small.store.size("frames", victim.name.hex()) == victim.stored
+    assert size_of(small.store, "frames", victim.name.hex()) == victim.stored
     assert read_all(small) == built.files
 
 

@@ -200,7 +200,7 @@ for turn in range(200):
     if turn == 0:
         print("ready", flush=True)
     if turn % 50 == 49:
-        store.settle()
+        store.flush()
 store.close()
 """
 
@@ -232,7 +232,7 @@ def test_a_locked_file_is_unavailable(filled: str, monkeypatch: pytest.MonkeyPat
     with pytest.raises(StoreUnavailable) as caught:
         store.put("frames", "a", b"x")
     assert caught.value.retryable and filled in str(caught.value) and "\n" not in str(caught.value)
-    store.settle()  # quietly does nothing
+    store.flush()  # quietly does nothing
     other.execute("ROLLBACK")
     store.put("frames", "a", b"x")
     store.close()
@@ -293,7 +293,7 @@ def test_a_full_disk(tmp_path: Path, mounts: list[str]) -> None:
     with pytest.raises(StoreFull), store.batch():
         store.put("frames", "batch", b"x")
         store.put("frames", "large", os.urandom(3 << 20))
-    assert store.size("frames", "batch") is None
+    assert store.info("frames", "batch") is None
     store.close()
     assert list(open_and_read(point + "/store", read_only=True)) == kept
     subprocess.run(["dd", "if=/dev/zero", f"of={point}/rest", "bs=4096"], stderr=subprocess.DEVNULL)
@@ -317,7 +317,7 @@ def test_read_only_media(filled: str, tmp_path: Path, mounts: list[str]) -> None
         assert store.read_only
         with pytest.raises(StoreReadOnly):
             store.put("frames", "a", b"x")
-        store.settle()
+        store.flush()
         store.close()
         assert open_and_read(path, read_only=read_only) == before
     with pytest.raises(StoreReadOnly):
@@ -470,10 +470,10 @@ def test_damaged_files_raise_nothing_else(filled: str) -> None:
             try:
                 list(store.list("frames"))
                 store.get("frames", "0007")
-                store.size("config", "config")
+                store.info("config", "config")
                 store.put("frames", "a", b"x")
                 store.delete("frames", ["0003"])
-                store.settle()
+                store.flush()
             finally:
                 store.close()
         except SprayDryError as error:
@@ -554,10 +554,10 @@ def test_copies(filled: str, tmp_path: Path) -> None:
 def test_settling_leaves_a_file_that_can_be_copied(filled: str, tmp_path: Path) -> None:
     store = open_store(filled)
     store.put("frames", "a", b"x")
-    store.settle()
+    store.flush()
     shutil.copy(filled, tmp_path / "copy")
     assert open_and_read(str(tmp_path / "copy"))["a"] == b"x"
     store.delete("frames", [stored.name for stored in store.list("frames")])
-    store.settle()
+    store.flush()
     assert os.path.getsize(filled) < 80_000  # what was freed is given back
     store.close()

@@ -21,6 +21,7 @@ from spraydry.format.digest import digest
 from spraydry.format.version import DictionariesRecord
 from spraydry.repository.repository import Repository
 from tests.small_versions import document, read_all, small_versions
+from tests.store_contract import size_of
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_what_pays_is_adopted_and_used(small: Repository, tmp_path: Path, rng: r
     # The saving is told after the dictionary itself was counted.
     assert 0 < gain.saving_bytes <= gain.stored_bytes * (1 - gain.after_bytes / gain.before_bytes)
     assert small.log.dictionaries["json"] == gain.dictionary
-    assert small.store.size("dictionaries", small.log.dictionaries["json"].hex()) == gain.cost_bytes
+    assert size_of(small.store, "dictionaries", small.log.dictionaries["json"].hex()) == gain.cost_bytes
 
     path = tmp_path / "small" / "later.json"
     path.write_bytes(content := document(rng))

@@ -86,7 +86,7 @@ def put_stream(
                     "put",
                 )
             merge_runs(repository)
-            repository.store.settle()
+            repository.store.flush()
             return committed.version
     raise StoreUnavailable(f"others committed to {root!r} {_TRIES} times meanwhile; try again")
 

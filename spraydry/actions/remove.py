@@ -60,7 +60,7 @@ def _append(repository: Repository, make: Callable[[bytes, int], AnyRecord]) -> 
     with repository.batch():
         repository.log.append(make)
         repository.remember_head()
-    repository.store.settle()
+    repository.store.flush()
 
 
 def _named(repository: Repository, address: str) -> tuple[str, str]:

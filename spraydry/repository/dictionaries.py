@@ -94,7 +94,7 @@ def read_shipped(folder: str) -> tuple[Shipped, ...]:
 def keep(repository: Repository, dictionary: frames.Dictionary) -> None:
     """Store a dictionary in the repository, before anything names it."""
     name = dictionary.digest.hex()
-    if repository.store.size("dictionaries", name) != len(dictionary.plain):
+    if repository.store.info("dictionaries", name) != (name, len(dictionary.plain), False):
         repository.store.put("dictionaries", name, dictionary.plain)
 
 

@@ -53,7 +53,7 @@ def replace_runs(repository: Repository, names: Collection[str], without: Collec
         rows += [row._replace(frame=places[row.frame]) for row in run_rows if row.frame in places]
     with repository.batch():
         for name in names:
-            if repository.store.size("index", name) is None:
+            if repository.store.info("index", name) is None:
                 raise ValueNotFound(f"index run {name} was replaced meanwhile")
         merged = ""
         if rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import heapq
 import importlib
 import pkgutil
 import re
@@ -12,17 +14,41 @@ from types import ModuleType
 from typing import NamedTuple
 
 import spraydry.stores
-from spraydry.errors import UsageError
+from spraydry.errors import UsageError, ValueNotFound
+from spraydry.parallel import ordered_map
 
 NAMESPACES = ("frames", "index", "log", "dictionaries", "hoards", "leases", "config")
+# Where what was deleted softly lies: the same names in a namespace beside. No caller names one.
+_TRASH = {namespace: namespace + "~" for namespace in NAMESPACES}
+_PLACES = {*NAMESPACES, *_TRASH.values()}
 _NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,199}")
+# Schemes that share a backend: the file is called after the first of them.
+_ALIASES = {"gs": "s3", "az": "s3", "https": "http", "postgres": "postgresql"}
 
 
 class Stored(NamedTuple):
-    """One value as a listing shows it."""
+    """One value as a listing shows it; `deleted`: softly, so that it can be brought back."""
 
     name: str
     size: int
+    deleted: bool = False
+
+
+class Stat(NamedTuple):
+    """What a store holds, all namespaces together, and how much more it may take (None: unknown)."""
+
+    values: int
+    bytes: int
+    free_bytes: int | None = None
+
+
+class Traits(NamedTuple):
+    """What a store is like: how many calls at a time are worth having, how long one takes at least, and whether of
+    several that create one value at the same time exactly one succeeds."""
+
+    concurrency: int = 1
+    round_trip_s: float = 0.0
+    atomic_create: bool = True
 
 
 class Store(ABC):
@@ -35,10 +61,12 @@ class Store(ABC):
     """
 
     read_only: bool = False
+    traits = Traits()
 
     @abstractmethod
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """`length` bytes (default: all) from byte `start` of a value, fewer where it ends. Raises ValueNotFound."""
+        """`length` bytes (default: all) from byte `start` of a value, fewer where it ends; below 0, `start` counts from
+        the end, as in a slice. Raises ValueNotFound."""
 
     @abstractmethod
     def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
@@ -50,15 +78,23 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, namespace: str, names: Iterable[str]) -> None:
-        """Remove values; names that are not there are passed over."""
+        """Remove values; names that are not there are passed over. What was deleted softly stays as it is."""
 
     @abstractmethod
     def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
-        """The values whose names sort behind `after`, in order of their names."""
+        """The values whose names sort behind `after`, in order of their names, lazily."""
 
     @abstractmethod
-    def size(self, namespace: str, name: str) -> int | None:
-        """A value's length in bytes; None if there is none."""
+    def info(self, namespace: str, name: str) -> Stored | None:
+        """What a listing would show of one value; None if there is none."""
+
+    @abstractmethod
+    def stat(self) -> Stat:
+        """How much it holds: may read a listing of everything."""
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Remove the store and everything in it, and close it."""
 
     @abstractmethod
     def close(self) -> None:
@@ -68,11 +104,62 @@ class Store(ABC):
         """Write one value, replacing one of the same name."""
         self.put_many(namespace, [(name, value)])
 
+    def get_many(self, namespace: str, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Values in the order of `names`, None for what is not there, as many at a time as the store is good for."""
+
+        def one(name: str) -> tuple[str, bytes | None]:
+            try:
+                return name, self.get(namespace, name)
+            except ValueNotFound:
+                return name, None
+
+        return ordered_map(one, names, self.traits.concurrency) if self.traits.concurrency > 1 else map(one, names)
+
+    def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
+        """Give a value another place, replacing what is there. Raises ValueNotFound.
+
+        A crash in between leaves it in both places; stores that can rename do better.
+        """
+        value = self.get(namespace, name)
+        if (namespace, name) != (to_namespace, to):
+            self.put(to_namespace, to, value)
+            self.delete(namespace, [name])
+
+    def soft_delete(self, namespace: str, names: Iterable[str]) -> None:
+        """Take values away so that `undelete` can bring them back; names that are not there are passed over."""
+        trash = _trash(namespace)
+        for name in names:
+            try:
+                self.move(namespace, name, trash, name)
+            except ValueNotFound:
+                pass
+
+    def undelete(self, namespace: str, names: Iterable[str]) -> builtins.list[str]:
+        """Bring back what was deleted softly; the names that came back: not those that are taken again."""
+        trash, back = _trash(namespace), []
+        for name in names:
+            if self.info(namespace, name) is None:
+                try:
+                    self.move(trash, name, namespace, name)
+                except ValueNotFound:
+                    continue
+                back.append(name)
+        return back
+
+    def purge(self, namespace: str, names: Iterable[str]) -> None:
+        """Remove for good what was deleted softly."""
+        self.delete(_trash(namespace), names)
+
+    def list_all(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        """As `list`, with what was deleted softly: a name may come twice, first as what is there."""
+        gone = (stored._replace(deleted=True) for stored in self.list(_trash(namespace), after))
+        return heapq.merge(self.list(namespace, after), gone, key=lambda stored: (stored.name, stored.deleted))
+
     def batch(self) -> AbstractContextManager[object]:
         """What is written inside becomes durable at its end: at once where the store can (SQLite), else one by one."""
         return nullcontext()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Called after a commit: tidy what writing left behind (SQLite: fold the write-ahead log into the file)."""
 
     def location(self) -> str | None:
@@ -82,20 +169,37 @@ class Store(ABC):
 
 def check_key(namespace: str, name: str) -> None:
     """Raises ValueError for a namespace or name no store takes."""
-    if namespace not in NAMESPACES or not _NAME.fullmatch(name):
+    if namespace not in _PLACES or not _NAME.fullmatch(name):
         raise ValueError(f"not a key: {namespace}/{name!r}")
 
 
 def check_namespace(namespace: str) -> None:
     """Raises ValueError for a namespace no store has."""
-    if namespace not in NAMESPACES:
+    if namespace not in _PLACES:
         raise ValueError(f"not a namespace: {namespace!r}")
 
 
+def is_key(namespace: str, name: str) -> bool:
+    """Whether what a store lists can be a value of ours: other things may lie where it lies."""
+    return namespace in _PLACES and _NAME.fullmatch(name) is not None
+
+
+def _trash(namespace: str) -> str:
+    if namespace not in _TRASH:
+        raise ValueError(f"not a namespace: {namespace!r}")
+    return _TRASH[namespace]
+
+
 def check_range(start: int, length: int | None) -> None:
-    """Raises ValueError for a range that does not go forwards from within or behind a value's start."""
-    if start < 0 or (length is not None and length < 0):
+    """Raises ValueError for a range that does not go forwards."""
+    if length is not None and length < 0:
         raise ValueError(f"not a range: {length} bytes from {start}")
+
+
+def cut(value: bytes, start: int, length: int | None) -> bytes:
+    """The part of a whole value that `Store.get` is to give."""
+    start = max(start + len(value), 0) if start < 0 else start
+    return value[start : None if length is None else start + length]
 
 
 def open_store(url: str, *, create: bool = False, read_only: bool = False) -> Store:
@@ -106,9 +210,12 @@ def open_store(url: str, *, create: bool = False, read_only: bool = False) -> St
     scheme, rest = "sqlite", url
     if match := re.match(r"([A-Za-z][A-Za-z0-9+-]+):", url):
         scheme, rest = match[1].lower(), url[match.end() :].removeprefix("//")
-    known = [module.name for module in pkgutil.iter_modules(spraydry.stores.__path__) if module.name != "base"]
+    modules = pkgutil.iter_modules(spraydry.stores.__path__)
+    known = {module.name for module in modules if module.name != "base" and not module.ispkg}
+    known |= {alias for alias, name in _ALIASES.items() if name in known}
     if scheme not in known:
-        raise UsageError(f"no store is called {scheme!r} (there are: {', '.join(known)}; or write ./{url} for a path)")
-    module: ModuleType = importlib.import_module(f"spraydry.stores.{scheme}")
-    store: Store = module.open_store(rest, create=create, read_only=read_only)
+        there = ", ".join(sorted(known))
+        raise UsageError(f"no store is called {scheme!r} (there are: {there}; or write ./{url} for a path)")
+    module: ModuleType = importlib.import_module(f"spraydry.stores.{_ALIASES.get(scheme, scheme)}")
+    store: Store = module.open_store(rest, scheme=scheme, create=create, read_only=read_only)
     return store

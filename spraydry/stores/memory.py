@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from spraydry.errors import StoreError, StoreNotFound, StoreReadOnly, ValueNotFound
-from spraydry.stores.base import Store, Stored, check_key, check_namespace, check_range
+from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range, cut
 
 _named: dict[str, dict[tuple[str, str], bytes]] = {}
 _lock = threading.Lock()
@@ -28,7 +28,7 @@ class MemoryStore(Store):
             value = self._values[namespace, name]
         except KeyError:
             raise ValueNotFound(f"{namespace}/{name} is not in the store") from None
-        return value[start : None if length is None else start + length]
+        return cut(value, start, length)
 
     def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
         self._writable()
@@ -59,11 +59,24 @@ class MemoryStore(Store):
             if value is not None:
                 yield Stored(key[1], len(value))
 
-    def size(self, namespace: str, name: str) -> int | None:
+    def info(self, namespace: str, name: str) -> Stored | None:
         self._usable()
         check_key(namespace, name)
         value = self._values.get((namespace, name))
-        return None if value is None else len(value)
+        return None if value is None else Stored(name, len(value))
+
+    def stat(self) -> Stat:
+        self._usable()
+        values = tuple(self._values.values())
+        return Stat(len(values), sum(map(len, values)))
+
+    def destroy(self) -> None:
+        self._writable()
+        self._values.clear()
+        with _lock:
+            for name in [name for name, values in _named.items() if values is self._values]:
+                del _named[name]
+        self.close()
 
     def close(self) -> None:
         self._closed = True
@@ -78,7 +91,7 @@ class MemoryStore(Store):
             raise StoreReadOnly("the repository was opened for reading only")
 
 
-def open_store(rest: str, *, create: bool, read_only: bool) -> MemoryStore:
+def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> MemoryStore:
     """The process-wide store of that name, or a new one where the name is empty."""
     if not rest:
         return MemoryStore(read_only=read_only)

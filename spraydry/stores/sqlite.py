@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -25,7 +25,7 @@ from spraydry.errors import (
     StoreUnavailable,
     ValueNotFound,
 )
-from spraydry.stores.base import Store, Stored, check_key, check_namespace, check_range
+from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range
 
 APPLICATION_ID = 0x53447279  # "SDry"
 FORMAT = 1
@@ -318,8 +318,10 @@ class SqliteStore(Store):
         # A part of nothing is NULL to SQLite.
         column = "value" if start == 0 and length is None else "coalesce(substr(value, ?3, ?4), x'')"
         values: list[Any] = [namespace, name]
+        if start < 0:  # to SQLite, a start before the value shortens the part
+            column = "coalesce(substr(value, max(length(value) + ?3, 0) + 1, ?4), x'')"
         if column != "value":
-            values += [start + 1, (1 << 62) if length is None else length]
+            values += [start + (start >= 0), (1 << 62) if length is None else length]
         rows = self.database.rows(f"SELECT {column} FROM value WHERE namespace = ?1 AND name = ?2", values)
         if not rows:
             raise ValueNotFound(f"{namespace}/{name} is not in the store")
@@ -364,17 +366,39 @@ class SqliteStore(Store):
                 return
             after = rows[-1][0]
 
-    def size(self, namespace: str, name: str) -> int | None:
+    def info(self, namespace: str, name: str) -> Stored | None:
         check_key(namespace, name)
         rows = self.database.rows("SELECT length(value) FROM value WHERE namespace = ? AND name = ?", (namespace, name))
-        return rows[0][0] if rows else None
+        return Stored(name, rows[0][0]) if rows else None
+
+    def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
+        check_key(namespace, name)
+        check_key(to_namespace, to)
+        with self.database.transaction() as connection:
+            sql = "UPDATE OR REPLACE value SET namespace = ?, name = ? WHERE namespace = ? AND name = ?"
+            connection.execute(sql, (to_namespace, to, namespace, name))
+            if not connection.changes():
+                raise ValueNotFound(f"{namespace}/{name} is not in the store")
+
+    def stat(self) -> Stat:
+        count, held = self.database.rows("SELECT count(*), coalesce(sum(length(value)), 0) FROM value")[0]
+        room = os.statvfs(os.path.dirname(self.database.path))
+        return Stat(count, held, room.f_bavail * room.f_frsize)
+
+    def destroy(self) -> None:
+        with self.database.transaction():
+            pass  # raises if it cannot be written
+        self.database.close()
+        for ending in ("", "-wal", "-shm", "-journal"):
+            with suppress(FileNotFoundError):
+                os.unlink(self.database.path + ending)
 
     @contextmanager
     def batch(self) -> Iterator[object]:
         with self.database.transaction() as connection:
             yield connection
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         self.database.checkpoint()
 
     def close(self) -> None:
@@ -384,7 +408,7 @@ class SqliteStore(Store):
         return self.database.path
 
 
-def open_store(rest: str, *, create: bool, read_only: bool) -> SqliteStore:
+def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> SqliteStore:
     """The store in the file at path `rest`."""
     return SqliteStore(Database(rest, _STORE_SCHEMA, create=create, read_only=read_only))
 

@@ -16,6 +16,7 @@ import pytest
 from spraydry.actions.ingest import ingest
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import command, differences, taken, version_of
+from tests.store_contract import size_of
 
 INTERRUPTED = b"spraydry: interrupted; what was stored is kept: run it again to go on\n"
 
@@ -140,6 +141,7 @@ def __call__(self, done):
         os.kill(os.getpid(), signal.SIGINT)
 Progress.__call__ = __call__
 from spraydry.cli import main
+from tests.store_contract import size_of
 main()
 """
 
@@ -214,7 +216,7 @@ def test_interrupted_while_storing(
         with Repository.open(repository.url) as fresh:
             assert not fresh.damaged_runs
             for number, info in fresh.catalog.frames():
-                assert fresh.store.size("frames", info.name.hex()) == info.stored, number
+                assert size_of(fresh.store, "frames", info.name.hex()) == info.stored, number
         assert differences(repository, version_of(taken(repository, source)), source) == []
     assert interrupted >= 2
 

@@ -350,7 +350,7 @@ def test_a_strange_cache_costs_one_full_read(repository: Repository, source: Pat
 def test_flipped_bits_in_the_cache(repository: Repository, source: Path, rng: random.Random) -> None:
     """What is damaged is never taken for true."""
     correct(repository, source, 40, new=True)
-    repository.store.settle()
+    repository.store.flush()
     file = cache_file(repository)
     plain = file.read_bytes()
     used = 0

@@ -60,7 +60,7 @@ def write(path, progress, seed, broken):
                 else:
                     writer.finish()
                     slot = commit(repository, subtree)
-            repository.store.settle()
+            repository.store.flush()
             os.write(progress, b"%d " % slot)
 
 for line in sys.stdin:

@@ -215,7 +215,7 @@ def test_broken_chains(log: Log, store: Store, damage: str) -> None:
         reread(store)
     with pytest.raises(CorruptData):
         reread(store).append(version("photos", "v9"))
-    assert store.size("log", slot_name(6)) is None
+    assert store.info("log", slot_name(6)) is None
 
 
 def test_a_rolled_back_append_is_forgotten(tmp_path: object) -> None:

@@ -191,7 +191,7 @@ def ingest(
             version, new, named = committed.version, committed.new, committed.named
             cache.commit(version.made_in, repository.log.digests[version.made_in - 1])
             merge_runs(repository)
-            repository.store.settle()
+            repository.store.flush()
         return Ingested(
             root=root,
             version=version,

@@ -219,7 +219,7 @@ def ingest_tar(
             committed = commit(repository, root, name, built, spec, owners, bool(findings.problems), written, began_at)
             version, new, named = committed.version, committed.new, committed.named
             merge_runs(repository)
-            repository.store.settle()
+            repository.store.flush()
     finally:
         members.close()
         nodes.close()

@@ -106,7 +106,7 @@ def recompress(
     _take(repository, state, batch, done, dry_run)
     if not dry_run:
         _clean_runs(repository, state)
-        repository.store.settle()
+        repository.store.flush()
     return done
 
 
@@ -204,7 +204,7 @@ def _recover(repository: Repository, state: _State) -> int:
     doomed = {*condemned, *state.replaced}
     gone = []
     for name in sorted(doomed):
-        indexed, stored = repository.catalog.has_frame(name), repository.store.size("frames", name.hex()) is not None
+        indexed, stored = repository.catalog.has_frame(name), repository.store.info("frames", name.hex()) is not None
         if (indexed and not stored) or (stored and _lives_elsewhere(repository, name, doomed)):
             gone.append(name)
     if gone or state.replaced:

@@ -215,7 +215,7 @@ def _candidates(repository: Repository, name: str, samples: Sequence[bytes], siz
         except SprayDryError:
             return  # gone or damaged: writers do without it, too
         if dictionary is not None and dictionary.digest not in found:
-            stored = repository.store.size("dictionaries", dictionary.digest.hex()) is not None
+            stored = repository.store.info("dictionaries", dictionary.digest.hex()) is not None
             found[dictionary.digest] = _Candidate(label, dictionary, 0 if stored else len(dictionary.plain))
 
     if used := repository.log.dictionaries.get(name):

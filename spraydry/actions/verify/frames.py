@@ -71,7 +71,7 @@ def _check(repository: Repository, text: str) -> CheckedFrame:
 def missing_frames(repository: Repository) -> Iterator[bytes]:
     """The frames the catalog knows which the store does not hold."""
     for _, info in repository.catalog.frames():
-        if repository.store.size("frames", info.name.hex()) is None:
+        if repository.store.info("frames", info.name.hex()) is None:
             yield info.name
 
 
