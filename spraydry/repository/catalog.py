@@ -42,6 +42,11 @@ _KNOWN = [
     f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified = 1"
     for level in range(_LEVELS)
 ]
+_CLAIMED = [
+    f"SELECT frame.name FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
+    f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified = 0"
+    for level in range(_LEVELS)
+]
 _INFO = "name, class, codec, level, dictionary, plain, stored"
 _INFO_TYPES = (bytes, str, int, int, bytes | None, int, int)
 
@@ -70,6 +75,7 @@ class Catalog:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.usable = database.extend(SCHEMA)
+        self._unverified: bool | None = None  # whether there are such frames, once that was asked: it reads all rows
 
     # -- asking
 
@@ -79,13 +85,23 @@ class Catalog:
 
     def known(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of `digests` that need not be stored again: some verified frame holds them."""
+        return self._in_batches(_KNOWN, digests)
+
+    def claimed(self, digests: Sequence[bytes]) -> set[bytes]:
+        """The frames of which others say that they hold some of `digests`, and which nobody here has verified."""
+        if self._unverified is None:
+            self._unverified = bool(self.database.rows("SELECT 1 FROM frame WHERE verified = 0 LIMIT 1"))
+        return self._in_batches(_CLAIMED, digests) if self._unverified else set()
+
+    def _in_batches(self, queries: Sequence[str], digests: Sequence[bytes]) -> set[bytes]:
+        """The first column of the query of each level, asked for _BATCH digests at a time."""
         found: set[bytes] = set()
         filled = self._rows("SELECT level FROM level WHERE rows > 0 ORDER BY level DESC", (), int)
         for at in range(0, len(digests), _BATCH):
             part = list(digests[at : at + _BATCH])
             part += part[-1:] * (_BATCH - len(part))
             for (level,) in filled:
-                found.update(row[0] for row in self._rows(_KNOWN[level], part, bytes))
+                found.update(row[0] for row in self._rows(queries[level], part, bytes))
         return found
 
     def is_empty(self) -> bool:
@@ -106,6 +122,10 @@ class Catalog:
             if len(rows) < 500:
                 return
             after = rows[-1][0]
+
+    def frames_count(self) -> int:
+        """The number of frames it knows."""
+        return int(self.database.rows("SELECT count(*) FROM frame")[0][0])
 
     def newest_frame(self) -> int:
         """The id of the frame that was taken in last; 0 if there is none."""
@@ -152,11 +172,13 @@ class Catalog:
 
     # -- writing
 
-    def add_run(self, name: str, frames: Sequence[FrameInfo], rows: Iterable[Row], verified: bool) -> None:
-        """Take in a run. `verified`: this process encoded or decoded its frames, so they count for deduplication.
+    def add_run(self, name: str | None, frames: Sequence[FrameInfo], rows: Iterable[Row], verified: bool) -> None:
+        """Take in a run, or (None) frames that were read. `verified`: this process encoded or decoded its frames, so they count for deduplication.
 
         What was said of a frame unverified is replaced by what is said verified, never the other way round.
         """
+        if not verified:
+            self._unverified = True
         with self.database.transaction() as connection:
             ids: list[int | None] = []
             for frame in frames:
@@ -182,7 +204,8 @@ class Catalog:
             connection.executemany(f"INSERT OR IGNORE INTO chunk_{level} VALUES(?, ?, ?, ?)", packed)
             self._count(level, connection.total_changes() - before)
             self._move_down()
-            connection.execute("INSERT OR IGNORE INTO run VALUES(?)", (name,))
+            if name is not None:
+                connection.execute("INSERT OR IGNORE INTO run VALUES(?)", (name,))
 
     def _count(self, level: int, more: int) -> int:
         self.database.execute(
@@ -204,6 +227,10 @@ class Catalog:
     def forget_frames(self, names: Iterable[bytes]) -> None:
         """Frames that are gone: their rows count no more (and leave the tables when these are next moved down)."""
         self.database.execute_many("DELETE FROM frame WHERE name = ?", ((name,) for name in names))
+
+    def forget_runs(self) -> None:
+        """Which runs were taken in, so that all are taken in again; what they said stays."""
+        self.database.execute("DELETE FROM run")
 
     def drop_dead_rows(self) -> None:
         """Take the rows of forgotten frames out of the tables; reads every row."""

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 
@@ -32,6 +32,8 @@ from spraydry.format.digest import DIGEST_BYTES, Buffer, digest
 from spraydry.format.links import Links
 from spraydry.format.run import FrameInfo, Row, decode_run
 from spraydry.format.tree import FILE, Page, Subtree, Tree
+from spraydry.format.version import RevokeRecord
+from spraydry.parallel import default_threads, ordered_map
 from spraydry.repository import address as addresses
 from spraydry.repository.address import Found
 from spraydry.repository.cache import FrameCache
@@ -106,11 +108,19 @@ class Repository:
             seen_slot = int.from_bytes(seen[:8], "big")
             if seen_slot > slot or (seen_slot and self.log.digests[seen_slot - 1] != seen[8:]):
                 raise CorruptData(f"{self.url}: the log was cut short or replaced (slot {seen_slot} was seen before)")
-        if not self.catalog.database.read_only:
-            self._take_runs()
+        if self.catalog.database.read_only:
+            return
+        fresh = self.log.records[seen_slot if seen else 0 :]
+        if any(isinstance(record, RevokeRecord) for record in fresh):
+            self.catalog.forget_runs()  # what was condemned may be back
+        if self._take_runs() or fresh:
+            # Another machine's catalog forgot these when it condemned them: nothing may count on them any more.
+            self.catalog.forget_frames(self.log.condemned_since(0))
+            self.remember_head()
 
-    def _take_runs(self) -> None:
-        taken = self.catalog.runs()
+    def _take_runs(self) -> int:
+        """Take in the index runs that are new; how many that were."""
+        taken, took = self.catalog.runs(), 0
         for stored in list(self.store.list("index")):
             if stored.name not in taken and stored.name not in self.damaged_runs:
                 try:
@@ -119,13 +129,49 @@ class Repository:
                         raise CorruptData(f"index run {stored.name} is damaged")
                     infos, rows = decode_run(value)
                     self.catalog.add_run(stored.name, infos, rows, verified=False)
+                    took += 1
                 except ValueNotFound:
                     continue  # merged into another meanwhile
                 except CorruptData as error:  # the rest can be read, and rebuild_catalog does without it
                     self.damaged_runs[stored.name] = str(error)
+        return took
+
+    def vouch(self, names: Iterable[bytes]) -> set[bytes]:
+        """Those of `names` that lie in frames which others have indexed, after these were read, decoded and verified.
+
+        Only then do they count for deduplication: an index that lies must not make a version lose what it needs.
+        """
+
+        def read(frame: bytes) -> tuple[FrameInfo, list[Row]] | None:
+            try:
+                return self.decode_frame(frame)[:2]
+            except SprayDryError:
+                return None  # whoever reads it meets the error; here, what it holds is stored again
+
+        wanted, found = set(names), set()
+        claimed = sorted(self.catalog.claimed(list(wanted)))
+        for decoded in ordered_map(read, claimed, max(default_threads(), self.store.traits.concurrency)):
+            if decoded is not None:
+                info, rows = decoded
+                self.catalog.add_run(None, [info], rows, verified=True)
+                found |= wanted & {row.digest for row in rows}
+        return found
+
+    def reindex(self) -> int:
+        """Make the catalog anew from the store's index runs, reading no frame; the number of frames they name.
+
+        What they say counts for deduplication only once it was verified: see `vouch`.
+        """
+        with self.batch():
+            self.catalog.clear()
+            self.damaged_runs.clear()
+            self._take_runs()
+            self.catalog.forget_frames(self.log.condemned_since(0))
+            self.remember_head()
+        return self.catalog.frames_count()
 
     def rebuild_catalog(self) -> int:
-        """Make the catalog anew from what the store holds; the number of frames found.
+        """Make the catalog anew from the store's frames; the number of frames found.
 
         Reads every frame once, decoding it: the time is that of `verify`. Of frames that are damaged or gone it knows
         what the index runs say, so that an error can name them; nothing is deduplicated against them.
@@ -143,7 +189,7 @@ class Repository:
                     info, rows, _ = self._decoded(name, value)
                 except SprayDryError:
                     continue
-                self.catalog.add_run(f"frame-{stored.name}", [info], rows, verified=True)
+                self.catalog.add_run(None, [info], rows, verified=True)
                 count += 1
             self._take_runs()
             for stored in self.store.list("index"):
@@ -162,8 +208,9 @@ class Repository:
         if self.read_only:
             raise StoreReadOnly(f"{self.url} cannot be written (permissions, or a read-only medium)")
         with ExitStack() as stack:
-            stack.enter_context(self.store.batch())
+            # The catalog's ends last: it must never know of a frame that the store did not keep.
             stack.enter_context(self.catalog.database.transaction())
+            stack.enter_context(self.store.batch())
             yield
 
     def close(self) -> None:
@@ -372,7 +419,7 @@ def _catalog(store: Store, config: Config) -> Catalog:
         catalog = Catalog(store.database)
         if catalog.usable:
             return catalog
-    if store.location() is None:
+    if not store.lasting:
         folder = tempfile.mkdtemp(prefix="spraydry-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     else:

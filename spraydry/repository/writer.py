@@ -97,7 +97,8 @@ class Writer:
         fresh = [name for name in dict.fromkeys(names) if name not in self._pending]
         if self._catalog_empty or not fresh:
             return set(fresh)
-        return set(fresh) - self.repository.catalog.known(fresh)
+        missing = set(fresh) - self.repository.catalog.known(fresh)
+        return missing - self.repository.vouch(missing) if missing else missing
 
     def add(self, name: bytes, plain: Buffer, frame_class: str, known: bool | None = None, part: bool = False) -> None:
         """Store a chunk unless it is known; `part` of a file that has several. `known` spares the look-up after

@@ -61,6 +61,7 @@ class Store(ABC):
     """
 
     read_only: bool = False
+    lasting: bool = True  # whether it is still there when this process has ended
     traits = Traits()
 
     @abstractmethod

@@ -15,6 +15,8 @@ _lock = threading.Lock()
 class MemoryStore(Store):
     """Values in a dict. Never blocks for long; threads may share it."""
 
+    lasting = False
+
     def __init__(self, values: dict[tuple[str, str], bytes] | None = None, read_only: bool = False) -> None:
         self._values = {} if values is None else values
         self.read_only = read_only
