@@ -17,7 +17,7 @@ _START_WITHIN_S = 120
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers at `url`; `environment` is what a client needs to be let in, `folder` where it keeps all."""
+    """A server that answers at `url`; `environment` is what a client needs, `folder` is where the server keeps all."""
 
     url: str
     environment: dict[str, str]

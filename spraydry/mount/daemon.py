@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from spraydry.errors import MountError, SprayDryError
+from spraydry.malloc import large_apart
 from spraydry.mount import mounts
 from spraydry.mount.options import MountOptions
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # trio, pyfuse3 and the repository are imported by the serving process only: they are half of the time a mount takes,
 # and none of them may be carried over a fork.
-
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # glibc's numbers for mallopt
 
 log = logging.getLogger("spraydry.mount")
 
@@ -145,7 +143,8 @@ def _log_to(options: MountOptions, front: bool) -> None:
 def _serve(url: str, address: str | None, point: str, options: MountOptions, ready: Ready) -> None:
     from spraydry.repository.repository import Repository
 
-    _tame_malloc()
+    # Measured after a `tar` of 94,000 files: 141 MB at most instead of 177.
+    large_apart(256 << 10, one_heap=True)
     os.umask(0o077)
     url = url if ":" in url.partition("/")[0] else os.path.abspath(url)
     os.chdir("/")
@@ -181,12 +180,3 @@ def _serve_repository(
             with suppress(OSError):
                 os.unlink(record)
         log.info("%s is unmounted", point)
-
-
-def _tame_malloc() -> None:
-    """One heap for all threads, and frames outside of it, so that what the cache gives up goes back to the system.
-    Measured after a `tar` of 94,000 files: 141 MB at most instead of 177."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)

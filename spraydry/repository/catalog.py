@@ -173,7 +173,8 @@ class Catalog:
     # -- writing
 
     def add_run(self, name: str | None, frames: Sequence[FrameInfo], rows: Iterable[Row], verified: bool) -> None:
-        """Take in a run, or (None) frames that were read. `verified`: this process encoded or decoded its frames, so they count for deduplication.
+        """Take in a run, or (None) frames that were read. `verified`: this process encoded or decoded its frames, so
+        they count for deduplication.
 
         What was said of a frame unverified is replaced by what is said verified, never the other way round.
         """

