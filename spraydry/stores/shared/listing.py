@@ -1,0 +1,99 @@
+"""The listing of a store that is served by a web server: what lies in its log, index, dictionaries and config."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from spraydry.errors import CorruptData, FormatTooNew
+from spraydry.format.digest import digest
+from spraydry.stores.base import Store, is_key
+from spraydry.stores.shared.nesting import LEVELS
+
+NAME = "listing"  # beside the namespaces: the last part of its path or key
+# The log first: what a slot needs was stored before it, so that it is in what is listed after it.
+LISTED = ("log", "index", "dictionaries", "config")
+MAX_BYTES = 64 << 20
+
+_FORMAT = b"1"
+_HEAD = re.compile(rb"spraydry listing ([1-9][0-9]{0,5})\n")
+_END = re.compile(rb"digest ([0-9a-f]{64})\n")
+_END_BYTES = len("digest \n") + 64
+_SIZE = re.compile("0|[1-9][0-9]{0,17}")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """`values`: of each listed namespace the names and sizes in bytes. `depths`: how deeply values may be nested, in
+    the order in which to look; a namespace that is missing there has them directly below it."""
+
+    values: dict[str, dict[str, int]]
+    depths: dict[str, tuple[int, ...]]
+
+    def depths_of(self, namespace: str) -> tuple[int, ...]:
+        """The depths at which to look for a value."""
+        return self.depths.get(namespace, (0,))
+
+
+def listing_of(store: Store, depths: dict[str, tuple[int, ...]] | None = None) -> bytes:
+    """The listing of what `store` holds now, encoded: what `flush()` writes under NAME, replacing it in one step.
+
+    `depths` is for stores that nest values (stores.shared.nesting).
+    """
+    values = {namespace: {name: size for name, size, _ in store.list(namespace)} for namespace in LISTED}
+    return encode(Listing(values, depths or {}))
+
+
+def encode(listing: Listing) -> bytes:
+    """The bytes of a listing: lines of ASCII, the last with the digest of all before it."""
+    lines = ["spraydry listing 1"]
+    for namespace, depths in sorted(listing.depths.items()):
+        lines.append(" ".join(["depths", namespace, *map(str, depths)]))
+    for namespace in LISTED:
+        lines += (
+            f"value {namespace} {name} {size}" for name, size in sorted(listing.values.get(namespace, {}).items())
+        )
+    text = ("\n".join(lines) + "\n").encode()
+    return text + b"digest " + digest(text).hex().encode() + b"\n"
+
+
+def decode(value: bytes) -> Listing:
+    """A listing from bytes nobody vouches for. Raises CorruptData, FormatTooNew."""
+    if len(value) > MAX_BYTES:
+        raise CorruptData(f"the store's listing is damaged: it has more than {MAX_BYTES} bytes")
+    head = _HEAD.match(value)
+    if head is None:
+        raise CorruptData("the store's listing is damaged: it begins like something else")
+    if head[1] != _FORMAT:
+        raise FormatTooNew("the store's listing was written by a newer spraydry: install a current one")
+    text, end = value[:-_END_BYTES], _END.fullmatch(value[-_END_BYTES:])
+    if end is None or digest(text).hex().encode() != end[1]:
+        raise CorruptData("the store's listing is damaged, or only a part of it came: its digest does not match")
+    listing = Listing({namespace: {} for namespace in LISTED}, {})
+    try:
+        for line in text.decode("ascii").split("\n")[1:-1]:
+            _take(listing, line.split(" "))
+    except ValueError:  # a UnicodeDecodeError is one
+        raise CorruptData("the store's listing is damaged: it has a line that says nothing") from None
+    if encode(listing) != value:
+        raise CorruptData("the store's listing is damaged: its lines are not in order")
+    return listing
+
+
+def _take(listing: Listing, words: list[str]) -> None:
+    """Raises ValueError for a line that cannot be one."""
+    match words:
+        case ["value", namespace, name, size] if (
+            namespace in LISTED and is_key(namespace, name) and _SIZE.fullmatch(size)
+        ):
+            listing.values[namespace][name] = int(size)
+        case ["depths", namespace, *depths] if is_key(namespace, "_") and depths:
+            listing.depths[namespace] = tuple(map(_depth, depths))
+        case _:
+            raise ValueError(words)
+
+
+def _depth(word: str) -> int:
+    if len(word) == 1 and word in "0123456789" and int(word) <= LEVELS:
+        return int(word)
+    raise ValueError(word)
