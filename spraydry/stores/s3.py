@@ -39,7 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CONCURRENCY = 16
-_ALL = (*NAMESPACES, *(namespace + "~" for namespace in NAMESPACES))
+_ALL = (*(namespace + "~" for namespace in NAMESPACES), *NAMESPACES)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._=+@ -]{1,200}")
 _PREFIX_BYTES = 700  # keys end at 1024 bytes
@@ -146,8 +146,9 @@ class CloudStore(Store):
     def is_there(self) -> bool:
         """Whether there is any value, or a listing. Raises StoreNotFound where there is no bucket."""
         found = self._ask(obstore.list_with_delimiter, self._client(), self._prefix or None)
-        ours = {self._prefix + name for name in (*_ALL, listing.NAME)}
-        return not ours.isdisjoint((*found["common_prefixes"], *(meta["path"] for meta in found["objects"])))
+        ours = {self._prefix + namespace for namespace in _ALL}
+        listed = {meta["path"] for meta in found["objects"]}
+        return not ours.isdisjoint(found["common_prefixes"]) or self._prefix + listing.NAME in listed
 
     # -- writing
 
@@ -236,9 +237,9 @@ class CloudStore(Store):
     def destroy(self) -> None:
         """Remove what the repository put under its prefix; what else lies there, and the bucket, stay."""
         self._writable()
-        for namespace in (*reversed(_ALL), "config"):
-            self.delete(namespace, (stored.name for stored in self.list(namespace)))
         self._delete_later([self._prefix + listing.NAME])()
+        for namespace in _ALL:  # the config last: until then it can be opened and destroyed again
+            self.delete(namespace, (stored.name for stored in self.list(namespace)))
         self.close()
 
     def probe(self) -> None:
@@ -345,4 +346,6 @@ def _parsed(rest: str, scheme: str) -> tuple[str, str]:
     segments = prefix.split("/") if prefix else []
     if len(prefix) > _PREFIX_BYTES or any(not _SEGMENT.fullmatch(one) or set(one) == {"."} for one in segments):
         raise UsageError(f"{prefix!r} cannot be a prefix: it may have letters, digits and ._=+@- between single /")
+    if taken := set(_ALL).intersection(segments):  # a repository above would take what lies there for its own
+        raise UsageError(f"{prefix!r} cannot be a prefix: {taken.pop()!r} is what a repository calls a part of itself")
     return bucket, prefix

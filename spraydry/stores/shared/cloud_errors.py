@@ -26,6 +26,7 @@ _WRONG_KEYS = {
     "RequestTimeTooSkewed",
 }
 _FULL = {"QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull", "AccountIsFull"}
+_ON_ITS_WAY = {"XAmzContentSHA256Mismatch", "BadDigest", "Md5Mismatch", "IncompleteBody", "RequestTimeout"}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 
@@ -61,6 +62,8 @@ def failure(error: Exception, place: str, scheme: str, bucket: str) -> StoreErro
         return StoreError(f"{host} does not let these keys read {place} ({code or 'forbidden'}): check {KEYS[scheme]}")
     if status in (408, 429) or (status and status >= 500 and status != 501) or code == "SlowDown":
         return StoreUnavailable(f"{host} cannot answer at present ({status}{' ' + code if code else ''}); try again")
+    if code in _ON_ITS_WAY:
+        return StoreUnavailable(f"{host} did not get the bytes that were sent ({code}); try again")
     if status is None and (why := _of_connection(text)):
         return StoreUnavailable(f"{host} {why}")
     said = f"{status} {code or ''}".strip() if status else text.split("\n", 1)[0][:300]
