@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _THREADS = 2
 _READERS_AHEAD = 2
+_CHUNKS_A_TIME = 4  # about a frame of a large file: of a distant store, several are read ahead at once
 _CROWDED = 4
 _SLOW_S, _HOP_FOR_S = 0.005, 1.0
 
@@ -73,7 +74,8 @@ class ChunkFetcher:
         self._loaded: frozenset[bytes] = frozenset()
         self._flights: dict[bytes, _Flight] = {}
         self._frames: dict[bytes, _Flight] = {}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="spraydry-load")
+        self.in_flight = max(_READERS_AHEAD, repository.store.traits.concurrency)
+        self._threads = ThreadPoolExecutor(max(_THREADS, self.in_flight), thread_name_prefix="spraydry-load")
         self._nursery: trio.Nursery | None = None
         self._ahead = 0
         self._inline = repository.store.location() is not None
@@ -252,12 +254,13 @@ class ChunkFetcher:
     def ahead(self, digests: Iterable[bytes]) -> bool:
         """Load chunks that will be wanted soon, in threads, one after another; False where enough is being read ahead
         already."""
-        if self._nursery is None or self._ahead >= _READERS_AHEAD:
+        if self._nursery is None or self._ahead >= self.in_flight:
             return False
         wanted = [digest for digest in digests if self.peek(digest) is None]
-        if wanted:
+        at_a_time = len(wanted) if self.in_flight == _READERS_AHEAD else _CHUNKS_A_TIME
+        for at in range(0, len(wanted), at_a_time or 1):
             self._ahead += 1
-            self._nursery.start_soon(self._read_ahead, wanted)
+            self._nursery.start_soon(self._read_ahead, wanted[at : at + at_a_time])
         return True
 
     async def _read_ahead(self, digests: list[bytes]) -> None:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 _KEPT_FILES = 256
-_LOOK_AHEAD_INODES = 64
+_LOOK_AHEAD_INODES, _LOOK_AHEAD = 64, 32  # at least, and for each load that may be under way
 _BLOCK_BYTES, _NAME_BYTES = 4096, 255
 
 
@@ -222,7 +222,8 @@ class VersionFs:
             self._looked_to = ino
             return
         self._looked_to = max(self._looked_to, ino)
-        for following in range(self._looked_to + 1, min(self._looked_to + 4, ino + _LOOK_AHEAD_INODES)):
+        at_once = self._fetch.in_flight
+        for following in range(self._looked_to + 1, min(self._looked_to + 2 * at_once, ino + _LOOK_AHEAD * at_once)):
             entry = self._entry(following)
             content = None if entry is None or entry.kind != FILE else entry.content
             if isinstance(content, bytes) and self._fetch.peek(content) is None and not self._fetch.ahead([content]):

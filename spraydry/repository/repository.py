@@ -75,6 +75,7 @@ class Repository:
         self._directories: OrderedDict[bytes, bytes] = OrderedDict()  # of a frame: the digests of its chunks
         self._directories_held = 0
         self._directories_lock = threading.Lock()
+        self._loading: dict[bytes, threading.Event] = {}  # frames that a thread is reading now
         self._pages: OrderedDict[bytes, Page] = OrderedDict()
         self._pages_held = 0
         self._pages_lock = threading.Lock()
@@ -273,7 +274,7 @@ class Repository:
                 if place.frame in tried:
                     continue
                 try:
-                    chunk = self._load(place.frame, name)
+                    chunk = self._load_once(place.frame, name)
                 except SprayDryError as error:
                     tried[place.frame] = str(error)
                     waiting = error if error.retryable else waiting
@@ -287,6 +288,21 @@ class Repository:
             raise waiting
         reasons = "; ".join(f"frame {found.hex()}: {reason}" for found, reason in tried.items())
         raise ChunkCorrupt(f"chunk {name.hex()} cannot be read: {reasons}")
+
+    def _load_once(self, frame: bytes, name: bytes) -> memoryview | None:
+        """As `_load`; of several threads that want one frame, one reads it, and the others find it in memory."""
+        mine = threading.Event()
+        other = self._loading.setdefault(frame, mine)  # atomic under the GIL
+        if other is not mine:
+            other.wait()
+            if (chunk := self._frames.get(name)) is not None:
+                return chunk
+            return self._load(frame, name)  # it could not be read, or was evicted since
+        try:
+            return self._load(frame, name)
+        finally:
+            del self._loading[frame]
+            mine.set()
 
     def _load(self, frame: bytes, name: bytes) -> memoryview | None:
         """Bring a frame into memory; the chunk, verified, or None where the frame does not hold it.

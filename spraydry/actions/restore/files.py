@@ -29,14 +29,16 @@ def fetch(entry: Entry, read_chunk: ReadChunk) -> Parts | None:
     return [(span, read_span(span, read_chunk)) for span in spans(entry, read_chunk)]
 
 
-def write(fd: int, entry: Entry, parts: Parts | None, read_chunk: ReadChunk, wrote: Callable[[int], None]) -> None:
+def write(
+    fd: int, entry: Entry, parts: Parts | None, read_chunk: ReadChunk, wrote: Callable[[int], None], threads: int
+) -> None:
     """Fill a new file: from `parts` where they were fetched, else reading chunks ahead in threads.
 
     `wrote` hears of each part's length. Raises CorruptData where the bytes are not those of the file's digest.
     """
     whole = hasher() if _wants_hash(entry) else None
     end = 0
-    for span, chunk in parts if parts is not None else _read(entry, read_chunk):
+    for span, chunk in parts if parts is not None else _read(entry, read_chunk, threads):
         if span.offset != end:
             raise CorruptData("a file's chunks do not follow each other")
         end += span.length
@@ -53,11 +55,11 @@ def write(fd: int, entry: Entry, parts: Parts | None, read_chunk: ReadChunk, wro
     os.ftruncate(fd, entry.size)
 
 
-def _read(entry: Entry, read_chunk: ReadChunk) -> Iterator[Part]:
+def _read(entry: Entry, read_chunk: ReadChunk, threads: int) -> Iterator[Part]:
     def part(span: Span) -> Part:
         return span, read_span(span, read_chunk)
 
-    return ordered_map(part, spans(entry, read_chunk), ahead=_CHUNKS_AHEAD)
+    return ordered_map(part, spans(entry, read_chunk), threads, max(_CHUNKS_AHEAD, 4 * threads))
 
 
 def _wants_hash(entry: Entry) -> bool:

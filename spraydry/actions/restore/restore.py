@@ -16,7 +16,7 @@ from spraydry.actions.restore.place import Place, open_target
 from spraydry.actions.restore.steps import Step, steps
 from spraydry.errors import ChunkNotFound, CorruptData, RestoreError, SprayDryError, StoreFull, StoreReadOnly
 from spraydry.format.tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Content, Entry
-from spraydry.parallel import ordered_map
+from spraydry.parallel import default_threads, ordered_map
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 
@@ -105,6 +105,7 @@ class _Restore:
         self._groups: dict[bytes, tuple[bytes, tuple[int, int, Content]]] = {}
         self._failed: set[bytes] = set()  # directories that could not be entered
         self._own = _files_of(repository)
+        self._threads = max(default_threads(), repository.store.traits.concurrency)
 
     # -- the walk
 
@@ -118,7 +119,7 @@ class _Restore:
             return
         self._make_private()
         skipping = 0
-        for step in ordered_map(self._fetch, steps(self.repository, self.base)):
+        for step in ordered_map(self._fetch, steps(self.repository, self.base), self._threads, 4 * self._threads):
             name = step.found.entry.name
             if step.kind == "leave":
                 if step.error is not None:
@@ -241,7 +242,7 @@ class _Restore:
             before = self.result.bytes
             try:
                 try:
-                    write(fd, entry, parts, self.repository.read_chunk, self._wrote)
+                    write(fd, entry, parts, self.repository.read_chunk, self._wrote, self._threads)
                     self.attributes.apply(entry, fd)
                 finally:
                     os.close(fd)
