@@ -1,0 +1,1 @@
+"""Stores over other stores, written once for all backends; they nest."""

@@ -1,0 +1,85 @@
+"""What stores over one other store share: every call is passed on, and each of them overrides what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from spraydry.stores.base import Stat, Store, Stored
+
+T = TypeVar("T")
+
+BATCH_BYTES = 32 << 20
+BATCH_VALUES = 1000
+
+
+class Passing(Store):
+    """Passes on to `inner`, blocks as that does, and may be shared by threads as that may be.
+
+    Soft deletion, `put` and `list_all` are made of the other calls, as in every store, and so need no passing on.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.read_only = inner.read_only
+        self.traits = inner.traits
+
+    def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
+        return self.inner.get(namespace, name, start, length)
+
+    def get_many(self, namespace: str, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        return self.inner.get_many(namespace, names)
+
+    def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
+        self.inner.put_many(namespace, values)
+
+    def create(self, namespace: str, name: str, value: bytes) -> bool:
+        return self.inner.create(namespace, name, value)
+
+    def delete(self, namespace: str, names: Iterable[str]) -> None:
+        self.inner.delete(namespace, names)
+
+    def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        return self.inner.list(namespace, after)
+
+    def info(self, namespace: str, name: str) -> Stored | None:
+        return self.inner.info(namespace, name)
+
+    def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
+        self.inner.move(namespace, name, to_namespace, to)
+
+    def stat(self) -> Stat:
+        return self.inner.stat()
+
+    def batch(self) -> AbstractContextManager[object]:
+        return self.inner.batch()
+
+    def flush(self) -> None:
+        self.inner.flush()
+
+    def location(self) -> str | None:
+        return self.inner.location()
+
+    def destroy(self) -> None:
+        self.inner.destroy()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def batches(things: Iterable[T], size: Callable[[T], int] = lambda _: 0) -> Iterator[list[T]]:
+    """The things in lists of at most BATCH_VALUES, or BATCH_BYTES and one more of them: what is kept at a time.
+
+    A store that must repeat a call, or look at its values after it, cannot take an iterator as it comes.
+    """
+    some: list[T] = []
+    held = 0
+    for thing in things:
+        some.append(thing)
+        held += size(thing)
+        if len(some) >= BATCH_VALUES or held >= BATCH_BYTES:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
