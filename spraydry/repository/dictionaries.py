@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 import spraydry
-from spraydry.errors import CorruptData, DictionaryMissing, SprayDryError
+from spraydry.errors import CorruptData, DictionaryMissing, SprayDryError, StoreUnavailable
 from spraydry.format import frame as frames
 from spraydry.format.digest import DIGEST_BYTES, Buffer
 from spraydry.format.version import AnyRecord, DictionariesRecord
@@ -94,7 +94,11 @@ def read_shipped(folder: str) -> tuple[Shipped, ...]:
 def keep(repository: Repository, dictionary: frames.Dictionary) -> None:
     """Store a dictionary in the repository, before anything names it."""
     name = dictionary.digest.hex()
-    if repository.store.info("dictionaries", name) != (name, len(dictionary.plain), False):
+    try:
+        there = repository.store.info("dictionaries", name)
+    except StoreUnavailable:
+        there = None  # one of several stores does not answer, and may have it: storing it again harms nothing
+    if there != (name, len(dictionary.plain), False):
         repository.store.put("dictionaries", name, dictionary.plain)
 
 
