@@ -14,6 +14,7 @@ from spraydry.stores.over.reader import Reader
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ENTRIES = 256
+_MOST_BEHIND = 10_000  # names whose order must be kept in mind
 
 
 @dataclass
@@ -61,17 +62,18 @@ def deliver(member: Member, reader: Reader, done: Delivered) -> None:
     """Bring a member what waits for it, oldest first, until nothing does or it fails again.
 
     What a crash leaves is delivered again: an entry leaves the queue when what it asks for is durable. What cannot be
-    had now goes behind the others, and is tried once.
+    had now goes behind the others, with what is asked for the same name after it, and is tried once.
     """
     queue = member.queue
     if queue is None:
         return
     left = len(queue)
-    while left > 0:
+    behind: set[tuple[str, str]] = set()
+    while left > 0 and len(behind) < _MOST_BEHIND:
         entries = queue.peek(min(left, _BATCH_ENTRIES))
         if not entries:
             return
-        took, later, run = _batch(entries, member, reader, done)
+        took, later, run = _batch(entries, behind, member, reader, done)
         try:
             _write(member, run, reader)
         except (StoreError, CorruptData):
@@ -93,7 +95,7 @@ _Step = tuple[str, str, list[tuple[str, bytes]]]  # kind, namespace, names (and 
 
 
 def _batch(
-    entries: Sequence[bytes], member: Member, reader: Reader, done: Delivered
+    entries: Sequence[bytes], behind: set[tuple[str, str]], member: Member, reader: Reader, done: Delivered
 ) -> tuple[int, list[bytes], list[_Step]]:
     """So many of the entries, in their order: their number, those to try later, and what to do at the member."""
     steps: list[_Step] = []
@@ -104,6 +106,9 @@ def _batch(
             return number, later, steps
         try:
             missed = Missed.decoded(entry)
+            if missed[1:] in behind:
+                later.append(entry)
+                continue
             value = b"" if missed.kind == "delete" else _value(missed, member, reader)
         except ValueNotFound:
             done.gone += 1
@@ -112,6 +117,7 @@ def _batch(
             done.lost += 1
             continue
         except StoreUnavailable:
+            behind.add(missed[1:])
             later.append(entry)
             continue
         held += len(value)

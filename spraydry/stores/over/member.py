@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Literal, NamedTuple, Protocol, TypeVar
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from spraydry.errors import CorruptData, StoreError, StoreFull, StoreReadOnly, StoreUnavailable, ValueNotFound
-from spraydry.stores.base import Store, is_key
+from spraydry.stores.base import Store, Stored, is_key
 
 T = TypeVar("T")
 
@@ -90,10 +90,11 @@ class Member:
         self._measured_at_s = -math.inf
         self._abandoned = 0
         self._silent = False
+        self._kind: type[StoreError] = StoreUnavailable
 
     def open_with(self, store: Store) -> None:
         """Give it a store: it could be opened after all."""
-        self.store, self.error = store, None
+        self.store, self.error, self._kind = store, None, StoreUnavailable
         self._out_until_s = self._no_room_until_s = -math.inf
         self._silent = False
 
@@ -111,14 +112,13 @@ class Member:
 
     @property
     def takes(self) -> bool:
-        """Whether values may be written to it: it answers, has room, and has not to be brought older ones first."""
-        return (
-            self.store is not None
-            and not self.store.read_only
-            and self.up
-            and self.clock() >= self._no_room_until_s
-            and not self.waiting
-        )
+        """Whether values may be written to it, as far as is known."""
+        return self.up and not self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether it has no room, as far as is known, or cannot be written."""
+        return self.clock() < self._no_room_until_s or (self.store is not None and self.store.read_only)
 
     @property
     def waiting(self) -> int:
@@ -150,7 +150,7 @@ class Member:
         """
         store = self._store()
         if self.clock() < self._out_until_s:
-            raise StoreUnavailable(f"{self.name}: {self.error}")
+            raise self.refusal
         began_s = time.perf_counter()
         try:
             answer = ask(store) if inline or self.local else self._patiently(store, ask)
@@ -162,6 +162,16 @@ class Member:
             raise self._named(error) from None
         self._answered(time.perf_counter() - began_s)
         return answer
+
+    def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        """What the store lists, lazily; errors as of `read`, also in the middle."""
+        try:
+            yield from self.read(lambda store: store.list(namespace, after), inline=True)
+        except (StoreError, CorruptData) as error:
+            if self.up:
+                self.failed(error)
+                raise self._named(error) from None
+            raise
 
     def write(self, do: Callable[[Store], T]) -> T:
         """Write to the store, also while it is left out."""
@@ -179,11 +189,20 @@ class Member:
     def failed(self, error: Exception) -> None:
         """Take note of what it raised: it is left out for a while, or only not written to."""
         self.error = str(error)
+        if isinstance(error, StoreError):
+            self._kind = type(error)
         if isinstance(error, StoreFull | StoreReadOnly):
             self._no_room_until_s = self.clock() + LEFT_OUT_S
         elif isinstance(error, StoreUnavailable):
             self._out_until_s = self.clock() + LEFT_OUT_S
             self._silent = True
+
+    @property
+    def refusal(self) -> StoreError:
+        """Why it is not asked at present."""
+        if self.store is not None and self.store.read_only:
+            return StoreReadOnly(f"{self.name}: it was opened for reading only")
+        return self._kind(f"{self.name}: {self.error or 'it was not opened'}")
 
     def miss(self, missed: Sequence[Missed]) -> bool:
         """Let that wait for it; False where there is no queue, and only `heal` will find it."""
@@ -195,7 +214,7 @@ class Member:
 
     def _store(self) -> Store:
         if self.store is None:
-            raise StoreUnavailable(f"{self.name}: {self.error or 'it was not opened'}")
+            raise self.refusal
         return self.store
 
     def _named(self, error: Exception) -> Exception:

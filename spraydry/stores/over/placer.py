@@ -30,16 +30,18 @@ class _Placing:
     value: bytes
     copies: int
     ranked: list[Member]
+    in_order: bool
     tried: int = 0
     holders: list[Member] = field(default_factory=list)
 
     def next(self) -> list[Member]:
-        """Members to write it to now, as many as it still needs."""
+        """Members to write it to now, as many as it still needs. With `in_order` not such that something waits for: it
+        may be that this name was deleted."""
         found: list[Member] = []
         while len(self.holders) + len(found) < self.copies and self.tried < len(self.ranked):
             member = self.ranked[self.tried]
             self.tried += 1
-            if member.takes:
+            if member.takes and not (self.in_order and member.waiting):
                 found.append(member)
         return found
 
@@ -65,7 +67,9 @@ class Placer:
         for name, value in group:
             ranked = rank(name, self._members)
             copies = min(self._copies.of(namespace, value), len(ranked))
-            placings.append(_Placing(name, value, max(copies, 1), ranked))
+            # The name of a deleted frame never comes back (each has a salt), so what waits cannot be about this one.
+            in_order = not named_by_digest("frames", name) or namespace != "frames"
+            placings.append(_Placing(name, value, max(copies, 1), ranked, in_order))
         errors: dict[Member, Exception] = {}
         while True:
             parts: dict[Member, list[_Placing]] = {}
@@ -116,16 +120,10 @@ class Placer:
         """Why a value could be written to no member, in one line."""
         if not ranked:
             return StoreFull("all stores are being drained (weight 0): give one a weight, or add one")
-        found = [errors.get(member) for member in ranked]
-        if isinstance(found[0], StoreError) and all(type(error) is type(found[0]) for error in found):
-            kind: type[StoreError] = type(found[0])
-        else:
-            kind = StoreUnavailable
-        reasons = "; ".join(
-            str(errors[one]) if one in errors else f"{one.name}: {one.error or 'older values wait for it'}"
-            for one in ranked
-        )
-        return kind(f"no store can take new frames: {reasons}")
+        found = [errors.get(member, member.refusal) for member in ranked]
+        kinds = {type(error) for error in found}
+        kind = kinds.pop() if len(kinds) == 1 else StoreUnavailable
+        return kind(f"no store can take new frames: {'; '.join(map(str, found))}")
 
     # -- index runs: each member's names its own frames
 

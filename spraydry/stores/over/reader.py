@@ -157,7 +157,7 @@ class Reader:
         wanted = min(self._copies.of(namespace, read.value), sum(member.weight > 0 for member in self.members))
         held = 0
         for member in self.members:
-            if member.weight > 0 and member not in read.absent:
+            if member not in read.absent:
                 try:
                     held += member.read(lambda store: store.info(namespace, name)) is not None
                 except (StoreError, CorruptData):

@@ -182,12 +182,18 @@ class Spread(Store):
     def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
         check_namespace(namespace)
         self._usable()
-        members: Iterable[Member] = self.members
-        if namespace not in _PLACED:
-            members = [self.owner]
-            if _is_log(namespace) and not self.owner.up:
-                members = [member for member in self.members if member is not self.owner]
-        yield from self._merged(namespace, after, list(members))
+        if namespace in _PLACED:
+            yield from self._merged(namespace, after, self.members)
+            return
+        try:
+            for stored in self.owner.list(namespace, after):
+                yield stored
+                after = stored.name
+        except StoreUnavailable:
+            others = [member for member in self.members if member is not self.owner]
+            if not _is_log(namespace) or not others:
+                raise
+            yield from self._merged(namespace, after, others)  # from the copies that members have
 
     def _merged(self, namespace: str, after: str, members: Sequence[Member]) -> Iterator[Stored]:
         silent: builtins.list[str] = []
@@ -203,12 +209,11 @@ class Spread(Store):
     def _listing(self, member: Member, namespace: str, after: str, silent: builtins.list[str]) -> Iterator[Stored]:
         """What one member lists; where it fails, the rest is left out."""
         try:
-            for stored in member.read(lambda store: store.list(namespace, after), inline=True):
+            for stored in member.list(namespace, after):
                 if namespace == "index":
                     self._reader.note_run(stored.name, member)
                 yield stored
         except (StoreError, CorruptData) as error:
-            member.failed(error)
             silent.append(str(error))
 
     def _ask_owner(self, namespace: str, ask: Callable[[Store], T]) -> T:
@@ -256,6 +261,7 @@ class Spread(Store):
         if namespace not in _PLACED:
             self._write_owner(namespace, lambda store: store.put_many(namespace, values))
             return
+        self.deliver()
         for some in batches(values, lambda pair: len(pair[1])):
             group = [(name, bytes(value)) for name, value in some]
             for name, _ in group:
@@ -274,7 +280,7 @@ class Spread(Store):
         if self.info(namespace, name) is not None:
             return False
         for member in rank(name, self.members):
-            if member.takes:
+            if member.takes and not member.waiting:
                 try:
                     if not member.write(lambda store: store.create(namespace, name, value)):
                         return False
@@ -296,6 +302,7 @@ class Spread(Store):
 
     def delete(self, namespace: str, names: Iterable[str]) -> None:
         self._writable()
+        self.deliver()
         for some in batches(names):
             for name in some:
                 check_key(namespace, name)
@@ -325,7 +332,7 @@ class Spread(Store):
                 # the one it was merged into, the member's frames would have no rows.
                 if namespace != "index":
                     self._placer.miss(member, [Missed("delete", namespace, name) for name in names])
-        if len(errors) == len(self.members):
+        if len(errors) == len(self.members) and not any(member.up for member in self.members):
             raise errors[0]
 
     def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
@@ -441,12 +448,13 @@ class Spread(Store):
     # -- the whole
 
     def deliver(self) -> Delivered:
-        """Bring the members that are back what they missed; what was done. Called before each batch and by `flush`."""
+        """Bring the members that are back what they missed; what was done. Called by `flush`, and before each batch and
+        each writing outside of one."""
         done = Delivered()
-        if not self.read_only and any(member.waiting and member.up for member in self.members):
+        if not self._in_batch and not self.read_only and any(one.waiting and one.takes for one in self.members):
             with self._turn:
                 for member in self.members:
-                    if member.waiting and member.up and not self._in_batch:
+                    if member.waiting and member.takes:
                         deliver(member, self._reader, done)
         return done
 
