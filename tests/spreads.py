@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spraydry.errors import StoreError, ValueNotFound
@@ -22,16 +22,26 @@ class MemoryQueue:
     """First in first out, in memory."""
 
     def __init__(self) -> None:
-        self.entries: list[bytes] = []
+        self.entries: dict[int, bytes] = {}
+        self._next = 0
 
-    def append(self, entries: Iterable[bytes]) -> None:
-        self.entries += entries
+    def write(self, *entries: bytes) -> None:
+        for entry in entries:
+            self.entries[self._next] = entry
+            self._next += 1
 
-    def peek(self, count: int) -> Sequence[bytes]:
-        return self.entries[:count]
+    def indexes(self, after: int = -1) -> Iterator[int]:
+        return iter([index for index in self.entries if index > after])
 
-    def pop(self, count: int) -> None:
-        del self.entries[:count]
+    def read(self, index: int) -> bytes:
+        if index not in self.entries:
+            raise ValueNotFound(f"nothing is at {index}")
+        return self.entries[index]
+
+    def delete(self, *indexes: int) -> None:
+        assert indexes
+        for index in indexes:
+            self.entries.pop(index, None)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -45,19 +55,19 @@ class FileQueue(MemoryQueue):
         self._path = path
         if os.path.exists(path):
             with open(path) as file:
-                self.entries = [bytes.fromhex(line) for line in file]
+                super().write(*(bytes.fromhex(line) for line in file))
 
-    def append(self, entries: Iterable[bytes]) -> None:
-        super().append(entries)
-        self._write()
+    def write(self, *entries: bytes) -> None:
+        super().write(*entries)
+        self._save()
 
-    def pop(self, count: int) -> None:
-        super().pop(count)
-        self._write()
+    def delete(self, *indexes: int) -> None:
+        super().delete(*indexes)
+        self._save()
 
-    def _write(self) -> None:
+    def _save(self) -> None:
         with open(self._path + ".new", "w") as file:
-            file.writelines(entry.hex() + "\n" for entry in self.entries)
+            file.writelines(entry.hex() + "\n" for entry in self.entries.values())
             file.flush()
             os.fsync(file.fileno())
         os.replace(self._path + ".new", self._path)

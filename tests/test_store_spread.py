@@ -227,7 +227,7 @@ def test_what_was_missed_is_delivered_in_order() -> None:
     assert done.gone == len([name for name, _ in values[200:400] if name in gone])
 
 
-def test_what_cannot_be_had_yet_waits_behind_the_rest() -> None:
+def test_what_cannot_be_had_yet_waits_on() -> None:
     """The only copy of one is on a store that is down now."""
     fleet = Fleet(3, Copies(3))
     fleet.take_down("b")
@@ -240,7 +240,8 @@ def test_what_cannot_be_had_yet_waits_behind_the_rest() -> None:
     fleet.bring_back("b")
     done = fleet.spread.deliver()
     assert (done.values, done.later) == (1, 2)
-    assert [Missed.decoded(entry).name for entry in fleet.queues[id_of("b")].peek(9)] == [frame(1)[0], frame(2)[0]]
+    queue = fleet.queues[id_of("b")]
+    assert [Missed.decoded(queue.read(index)).name for index in queue.indexes()] == [frame(1)[0], frame(2)[0]]
     fleet.bring_back("c")
     done = fleet.spread.deliver()
     assert fleet.holders(frame(1)[0]) == {"b", "c"} and fleet.spread.waiting == 0 and done.gone == 2
@@ -251,7 +252,7 @@ def test_damaged_entries_of_a_queue_stop_nothing() -> None:
     fleet.take_down("b")
     queue = fleet.queues[id_of("b")]
     fleet.spread.put("frames", *frame(1))
-    queue.append([b"\xff", b"", msgspec.msgpack.encode(("put", "frames", "../x"))])
+    queue.write(b"\xff", b"", msgspec.msgpack.encode(("put", "frames", "../x")))
     fleet.spread.put("frames", *frame(2))
     fleet.bring_back("b")
     done = fleet.spread.deliver()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spraydry.errors import CorruptData, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row, encode_run
-from spraydry.stores.base import Store
-from spraydry.stores.over.member import Member, Missed
+from spraydry.stores.over.member import Member, Missed, Queue
 from spraydry.stores.over.reader import Reader
 
 _BATCH_BYTES = 8 << 20
@@ -62,69 +61,80 @@ def deliver(member: Member, reader: Reader, done: Delivered) -> None:
     """Bring a member what waits for it, oldest first, until nothing does or it fails again.
 
     What a crash leaves is delivered again: an entry leaves the queue when what it asks for is durable. What cannot be
-    had now goes behind the others, with what is asked for the same name after it, and is tried once.
+    had now stays there, with what is asked for the same name after it.
     """
     queue = member.queue
-    if queue is None:
-        return
-    left = len(queue)
     behind: set[tuple[str, str]] = set()
-    while left > 0 and len(behind) < _MOST_BEHIND:
-        entries = queue.peek(min(left, _BATCH_ENTRIES))
-        if not entries:
+    last = -1
+    while queue is not None and len(behind) < _MOST_BEHIND:
+        batch = _batch(queue, last, behind, member, reader, done)
+        if batch.last == last:
             return
-        took, later, run = _batch(entries, behind, member, reader, done)
+        last = batch.last
         try:
-            _write(member, run, reader)
+            for step in batch.steps:
+                _write(member, step, reader)
         except (StoreError, CorruptData):
             return  # it is left out again; all of it waits on
-        for kind, _, values in run:
+        for kind, _, values in batch.steps:
             if kind == "delete":
                 done.deletions += len(values)
             else:
                 done.values += len(values)
                 done.bytes += sum(len(value) for _, value in values)
-        if later:
-            queue.append(later)
-            done.later += len(later)
-        queue.pop(took)
-        left -= took
+        if batch.finished:
+            queue.delete(*batch.finished)
 
 
 _Step = tuple[str, str, list[tuple[str, bytes]]]  # kind, namespace, names (and values, b"" for deletions)
 
 
+@dataclass
+class _Batch:
+    """What to do at a member, in order; `finished` can be forgotten then; `last` is the last index looked at."""
+
+    last: int
+    finished: list[int] = field(default_factory=list)
+    steps: list[_Step] = field(default_factory=list)
+
+
 def _batch(
-    entries: Sequence[bytes], behind: set[tuple[str, str]], member: Member, reader: Reader, done: Delivered
-) -> tuple[int, list[bytes], list[_Step]]:
-    """So many of the entries, in their order: their number, those to try later, and what to do at the member."""
-    steps: list[_Step] = []
-    later: list[bytes] = []
+    queue: Queue, after: int, behind: set[tuple[str, str]], member: Member, reader: Reader, done: Delivered
+) -> _Batch:
+    batch = _Batch(after)
     held = 0
-    for number, entry in enumerate(entries):
-        if held >= _BATCH_BYTES:
-            return number, later, steps
+    for index in queue.indexes(after):
+        if held >= _BATCH_BYTES or len(batch.finished) >= _BATCH_ENTRIES:
+            break
+        batch.last = index
         try:
-            missed = Missed.decoded(entry)
-            if missed[1:] in behind:
-                later.append(entry)
-                continue
-            value = b"" if missed.kind == "delete" else _value(missed, member, reader)
+            missed = Missed.decoded(queue.read(index))
         except ValueNotFound:
-            done.gone += 1
-            continue
+            continue  # another process was faster
         except CorruptData:
             done.lost += 1
+            batch.finished.append(index)
             continue
+        if missed[1:] in behind:
+            done.later += 1
+            continue
+        try:
+            value = b"" if missed.kind == "delete" else _value(missed, member, reader)
         except StoreUnavailable:
             behind.add(missed[1:])
-            later.append(entry)
+            done.later += 1
             continue
-        held += len(value)
-        if not steps or steps[-1][:2] != (missed.kind, missed.namespace):
-            steps.append((missed.kind, missed.namespace, []))
-        steps[-1][2].append((missed.name, value))
-    return len(entries), later, steps
+        except ValueNotFound:
+            done.gone += 1
+        except CorruptData:
+            done.lost += 1
+        else:
+            held += len(value)
+            if not batch.steps or batch.steps[-1][:2] != missed[:2]:
+                batch.steps.append((missed.kind, missed.namespace, []))
+            batch.steps[-1][2].append((missed.name, value))
+        batch.finished.append(index)
+    return batch
 
 
 def _value(missed: Missed, member: Member, reader: Reader) -> bytes:
@@ -133,17 +143,12 @@ def _value(missed: Missed, member: Member, reader: Reader) -> bytes:
     return reader.read(missed.namespace, missed.name, order).value
 
 
-def _write(member: Member, steps: Sequence[_Step], reader: Reader) -> None:
-    for kind, namespace, values in steps:
-        if kind == "delete":
-            names = [name for name, _ in values]
-
-            def delete(store: Store, namespace: str = namespace, names: list[str] = names) -> None:
-                store.delete(namespace, names)
-
-            member.write(delete)
-        else:
-            copy_to(member, namespace, values, reader)
+def _write(member: Member, step: _Step, reader: Reader) -> None:
+    kind, namespace, values = step
+    if kind == "delete":
+        member.write(lambda store: store.delete(namespace, [name for name, _ in values]))
+    else:
+        copy_to(member, namespace, values, reader)
 
 
 def copy_log(owner: Member, member: Member, after: str) -> str:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple
 
-from spraydry.errors import CorruptData, StoreError, StoreUnavailable, ValueNotFound
-from spraydry.format.digest import digest
-from spraydry.format.run import FrameInfo, decode_run
+from spraydry.errors import CorruptData, StoreError, StoreReadOnly, ValueNotFound
 from spraydry.parallel import ordered_map
 from spraydry.stores.base import Store
-from spraydry.stores.over.copying import Delivered, copy_log, copy_to, put_run
+from spraydry.stores.over.copying import copy_log, copy_to
+from spraydry.stores.over.indexes import Classes, Healed, complete_index, reason_of
 from spraydry.stores.over.member import Member
 from spraydry.stores.over.placement import rank
 from spraydry.stores.over.reader import named_by_digest
@@ -23,32 +20,6 @@ from spraydry.stores.over.spread import Spread
 
 _BATCH_BYTES = 8 << 20
 _REPORT_EVERY = 1000
-
-
-@dataclass
-class Healed:
-    """What was done so far. `fraction` (0 to 1) estimates how far it is, from the name it is at: names are digests.
-
-    `failed` maps each reason why something has fewer copies than it should, or could not be removed, to the number of
-    values it holds for and one of their names. `removed` were surplus; `indexed` frames are named by their member's
-    index now and were not before.
-    """
-
-    checked: int = 0
-    copied: int = 0
-    copied_bytes: int = 0
-    replaced: int = 0
-    removed: int = 0
-    removed_bytes: int = 0
-    indexed: int = 0
-    delivered: Delivered = field(default_factory=Delivered)
-    failed: dict[str, tuple[int, str]] = field(default_factory=dict)
-    fraction: float = 0.0
-
-    def fail(self, reason: str, name: str, number: int = 1) -> None:
-        """Note why something could not be done."""
-        count, example = self.failed.get(reason, (0, name))
-        self.failed[reason] = (count + number, example)
 
 
 Report = Callable[[Healed], None]
@@ -103,6 +74,8 @@ def rebalance(spread: Spread, report: Report = lambda healed: None) -> Healed:
 
 
 def _bring(spread: Spread, policy: Policy, report: Report) -> Healed:
+    if spread.read_only:
+        raise StoreReadOnly("the repository was opened for reading only")
     healed = Healed(delivered=spread.deliver())
     members = []
     for member in spread.members:
@@ -110,10 +83,10 @@ def _bring(spread: Spread, policy: Policy, report: Report) -> Healed:
             members.append(member)
         else:
             healed.fail(f"{member.name} does not answer: {member.error}", "")
-    indexes = [index for member in members for index in _heal_index(spread, member, healed)]
+    indexes = [index for member in members for index in complete_index(spread, member, healed)]
     members = [member for member in members if member.up]  # one of them may have failed only now
     report(healed)
-    classes = _Classes(spread, indexes)
+    classes = Classes(spread, indexes)
     for namespace in ("dictionaries", "frames"):
         _Run(spread, namespace, members, policy, classes.copies, healed, report).run()
     for member in members:
@@ -131,134 +104,6 @@ def _bring(spread: Spread, policy: Policy, report: Report) -> Healed:
     healed.fraction = 1.0
     report(healed)
     return healed
-
-
-class _Names:
-    """A set of digests by their first eight bytes: one taken for another makes a copy too many, or a row too few."""
-
-    def __init__(self) -> None:
-        self._fronts = array("Q")
-
-    def add(self, names: Iterator[bytes]) -> None:
-        self._fronts.extend(int.from_bytes(name[:8], "big") for name in names)
-
-    def seal(self) -> None:
-        self._fronts = array("Q", sorted(self._fronts))
-
-    def __contains__(self, name: bytes) -> bool:
-        front = int.from_bytes(name[:8], "big")
-        place = bisect_left(self._fronts, front)
-        return place < len(self._fronts) and self._fronts[place] == front
-
-
-class _Index(NamedTuple):
-    """What runs name: all frames, and those of classes that have their own number of copies, by that."""
-
-    named: _Names
-    special: dict[int, _Names]
-
-    @classmethod
-    def empty(cls, spread: Spread) -> _Index:
-        return cls(
-            _Names(), {number: _Names() for number in {*spread.copies.by_class.values()} - {spread.copies.default}}
-        )
-
-    def add(self, spread: Spread, infos: Sequence[FrameInfo]) -> None:
-        self.named.add(info.name for info in infos)
-        for number, names in self.special.items():
-            names.add(info.name for info in infos if spread.copies.of_class(info.frame_class) == number)
-
-    def seal(self) -> None:
-        for names in (self.named, *self.special.values()):
-            names.seal()
-
-
-class _Classes:
-    """How many copies a value should have, told without reading it."""
-
-    def __init__(self, spread: Spread, indexes: Sequence[_Index]) -> None:
-        self._copies = spread.copies
-        self._indexes = indexes
-
-    def copies(self, namespace: str, name: str) -> int:
-        if namespace == "dictionaries":
-            return self._copies.of(namespace, b"")
-        raw = bytes.fromhex(name)
-        found = [number for index in self._indexes for number, names in index.special.items() if raw in names]
-        return max(found, default=self._copies.default)
-
-
-def _heal_index(spread: Spread, member: Member, healed: Healed) -> list[_Index]:
-    """Let the member's sound runs name every frame it has; runs that are damaged there are removed then. What they
-    named before, and what had to be added."""
-    index, more = _Index.empty(spread), _Index.empty(spread)
-    damaged = []
-    try:
-        for stored in member.list("index"):
-            try:
-                infos = _infos(member, stored.name)
-            except ValueNotFound:
-                continue  # merged meanwhile
-            except CorruptData:
-                damaged.append(stored.name)
-                continue
-            index.add(spread, infos)
-        index.seal()
-        whole = _name_frames(spread, member, index, more, healed)
-        if damaged and whole:
-            member.write(lambda store: store.delete("index", damaged))
-            healed.replaced += len(damaged)
-    except (StoreError, CorruptData) as error:
-        healed.fail(f"the index of {member.name} could not be completed: {error}", "")
-    more.seal()
-    return [index, more]
-
-
-def _infos(member: Member, name: str) -> Sequence[FrameInfo]:
-    value = member.read(lambda store: store.get("index", name))
-    if digest(value).hex() != name:
-        raise CorruptData(f"index run {name} is damaged on {member.name}")
-    infos, rows = decode_run(value)
-    for _ in rows:
-        pass
-    return infos
-
-
-def _name_frames(spread: Spread, member: Member, index: _Index, more: _Index, healed: Healed) -> bool:
-    """Index the frames on a member that no run of its own names, and add them to `more`; whether all could be."""
-    values: list[bytes] = []
-    held, whole = 0, True
-
-    def write() -> None:
-        nonlocal values, held, whole
-        number = put_run(member, values, spread.reader) if values else 0
-        healed.indexed += number
-        if number < len(values):
-            whole = False
-            healed.fail("a frame cannot be decoded, so no index names it", "", len(values) - number)
-        values, held = [], 0
-
-    for stored in member.list("frames"):
-        if not named_by_digest("frames", stored.name) or bytes.fromhex(stored.name) in index.named:
-            continue
-        try:
-            order = sorted(spread.reader.order("frames", stored.name), key=lambda one: one is not member)
-            read = spread.reader.read("frames", stored.name, order)
-            spread.reader.repair("frames", stored.name, read)
-            info, _ = spread.reader.rows(read.value, 0)
-        except ValueNotFound:
-            continue
-        except (StoreError, CorruptData) as error:
-            whole = False
-            healed.fail(f"a frame that no index names cannot be read: {_reason(error)}", stored.name)
-            continue
-        more.add(spread, [info])
-        values.append(read.value)
-        held += len(read.value)
-        if held >= _BATCH_BYTES:
-            write()
-    write()
-    return whole
 
 
 @dataclass
@@ -348,7 +193,7 @@ class _Run:
         except ValueNotFound:
             return _Fetched(plan)  # deleted meanwhile
         except (StoreError, CorruptData) as error:
-            return _Fetched(plan, error=_reason(error))
+            return _Fetched(plan, error=reason_of(error))
 
     def _write(self) -> None:
         batch, self._batch, self._held = [one for one in self._batch if one.value is not None], [], 0
@@ -363,11 +208,11 @@ class _Run:
                 continue
             try:
                 if not member.up:
-                    raise StoreUnavailable(f"{member.name}: {member.error}")
+                    raise member.refusal
                 copy_to(member, self._namespace, values, self._spread.reader)
             except (StoreError, CorruptData) as error:
                 failed.update((member, name) for name, _ in values)
-                self._healed.fail(f"could not be copied: {_reason(error)}", values[0][0], len(values))
+                self._healed.fail(f"could not be copied: {reason_of(error)}", values[0][0], len(values))
                 continue
             replaced = sum(1 for one in batch if member in one.bad and member not in one.plan.remove)
             self._healed.replaced += replaced
@@ -394,14 +239,7 @@ class _Run:
             try:
                 member.write(delete)
             except (StoreError, CorruptData) as error:
-                self._healed.fail(f"could not be removed: {_reason(error)}", names[0][0], len(names))
+                self._healed.fail(f"could not be removed: {reason_of(error)}", names[0][0], len(names))
                 continue
             self._healed.removed += len(names)
             self._healed.removed_bytes += sum(size for _, size in names)
-
-
-def _reason(error: Exception) -> str:
-    """An error without the name it begins with, so that equal reasons are counted together."""
-    text = str(error)
-    first, _, rest = text.partition(" ")
-    return rest if "/" in first and rest else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Literal, NamedTuple, Protocol, TypeVar
@@ -47,19 +47,22 @@ class Missed(NamedTuple):
 
 
 class Queue(Protocol):
-    """A durable queue, one for each member, first in first out; what `append` took survives a crash.
+    """A durable queue, one for each member: entries in order, each under an index that rises and is never used again.
 
-    Raises StoreError and CorruptData only.
+    What `write` took survives a crash. Raises StoreError; `read` also CorruptData, for an entry that is damaged.
     """
 
-    def append(self, entries: Iterable[bytes], /) -> object:
+    def write(self, *entries: bytes) -> object:
         """Put entries behind all others, durably."""
 
-    def peek(self, count: int, /) -> Sequence[bytes]:
-        """The oldest entries, at most `count`."""
+    def indexes(self, after: int = -1) -> Iterator[int]:
+        """The indexes greater than `after`, oldest first, lazily."""
 
-    def pop(self, count: int, /) -> object:
-        """Forget the oldest `count` entries."""
+    def read(self, index: int) -> bytes:
+        """The entry of an index. Raises ValueNotFound."""
+
+    def delete(self, *indexes: int) -> object:
+        """Forget entries (at least one)."""
 
     def __len__(self) -> int: ...
 
@@ -170,8 +173,9 @@ class Member:
         except (StoreError, CorruptData) as error:
             if self.up:
                 self.failed(error)
-                raise self._named(error) from None
-            raise
+                error = self._named(error)
+            self._silent = True  # even if it is only damaged: what it has is not known
+            raise error from None
 
     def write(self, do: Callable[[Store], T]) -> T:
         """Write to the store, also while it is left out."""
@@ -193,7 +197,7 @@ class Member:
             self._kind = type(error)
         if isinstance(error, StoreFull | StoreReadOnly):
             self._no_room_until_s = self.clock() + LEFT_OUT_S
-        elif isinstance(error, StoreUnavailable):
+        elif isinstance(error, StoreError):
             self._out_until_s = self.clock() + LEFT_OUT_S
             self._silent = True
 
@@ -209,7 +213,7 @@ class Member:
         if self.queue is None:
             return False
         if missed:
-            self.queue.append([each.encoded() for each in missed])
+            self.queue.write(*(each.encoded() for each in missed))
         return True
 
     def _store(self) -> Store:
@@ -217,7 +221,7 @@ class Member:
             raise self.refusal
         return self.store
 
-    def _named(self, error: Exception) -> Exception:
+    def _named(self, error: StoreError | CorruptData) -> StoreError | CorruptData:
         return type(error)(f"{self.name}: {error}")
 
     def _answered(self, took_s: float) -> None:

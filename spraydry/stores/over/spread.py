@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import builtins
 import heapq
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TypeVar
 
 from spraydry.errors import (
@@ -19,11 +18,12 @@ from spraydry.errors import (
     ValueNotFound,
 )
 from spraydry.stores.base import NAMESPACES, Stat, Store, Stored, Traits, check_key, check_namespace, check_range
+from spraydry.stores.over.batches import Batches
 from spraydry.stores.over.copying import Delivered, copy_log, deliver
 from spraydry.stores.over.member import Member, Missed, Queue
 from spraydry.stores.over.passing import batches
 from spraydry.stores.over.placement import Copies, rank
-from spraydry.stores.over.placer import Batch, Placer
+from spraydry.stores.over.placer import Placer
 from spraydry.stores.over.reader import Reader, named_by_digest
 
 T = TypeVar("T")
@@ -63,9 +63,9 @@ class Spread(Store):
             member.clock, member.patience_s = clock, patience_s
         self.owner = self.member(owner)
         self.copies = copies
-        self._turn = threading.RLock()
-        self._reader = Reader(self.members, copies, self._turn)
         self._placer = Placer(self.members, copies)
+        self._batches = Batches(self.members, self.owner, self._placer)
+        self._reader = Reader(self.members, copies, self._batches.turn)
         self._log_copied: dict[Member, str] = {}
         self._closed = False
         self._describe()
@@ -384,66 +384,17 @@ class Spread(Store):
 
     @property
     def _in_batch(self) -> bool:
-        return (batch := self._placer.batch) is not None and batch.thread == threading.get_ident()
+        return self._batches.inside
 
     @contextmanager
     def batch(self) -> Iterator[object]:
         """Batches of all members that answer; that of the owner, with the log, ends last. One that fails to make
         durable what it was given is brought it later, unless it alone had some of it."""
         self._usable()
-        with self._turn:
-            if self._placer.batch is not None:
-                yield None  # part of the one around it
-                return
+        with self._batches.turn:
             self.deliver()
-            with ExitStack() as stack:
-                stack.callback(self._end_batch)
-                for member in (self.owner, *(one for one in self.members if one is not self.owner)):
-                    if member.up:
-                        try:
-                            stack.enter_context(self._batch_of(member))
-                        except StoreError as error:
-                            member.failed(error)
-                self._placer.batch = Batch(threading.get_ident())
-                try:
-                    yield None
-                except BaseException:
-                    self._placer.where.forget()
-                    raise
-
-    def _end_batch(self) -> None:
-        self._placer.batch = None
-        self._placer.kept_runs.clear()
-
-    @contextmanager
-    def _batch_of(self, member: Member) -> Iterator[None]:
-        assert member.store is not None
-        inner = member.store.batch()
-        inner.__enter__()
-        try:
-            yield
-        except BaseException as error:
-            try:
-                inner.__exit__(type(error), error, error.__traceback__)
-            except (StoreError, CorruptData):
-                pass  # it is not what ended the batch
-            raise
-        try:
-            inner.__exit__(None, None, None)
-        except (StoreError, CorruptData) as error:
-            member.failed(error)
-            self._not_durable(member, error)
-
-    def _not_durable(self, member: Member, error: Exception) -> None:
-        """What a member was given in a batch is not there: raises unless each value has another copy."""
-        assert self._placer.batch is not None
-        written = self._placer.batch.written
-        lost = written.pop(member, [])
-        there = {key for keys in written.values() for key in keys}
-        if member is self.owner or any(key not in there for key in lost if key[0] != "index"):
-            self._placer.where.forget()
-            raise error
-        self._placer.miss(member, [Missed("put", *key) for key in lost if key[0] != "index"])
+            with self._batches.open():
+                yield None
 
     # -- the whole
 
@@ -452,7 +403,7 @@ class Spread(Store):
         each writing outside of one."""
         done = Delivered()
         if not self._in_batch and not self.read_only and any(one.waiting and one.takes for one in self.members):
-            with self._turn:
+            with self._batches.turn:
                 for member in self.members:
                     if member.waiting and member.takes:
                         deliver(member, self._reader, done)
