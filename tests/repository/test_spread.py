@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from spraydry.errors import ChunkCorrupt, ChunkNotFound, SprayDryError, StoreUnavailable
+from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import decode_run
 from spraydry.repository import runs
 from spraydry.repository.catalog import Catalog
+from spraydry.repository.dictionaries import keep, shipped
 from spraydry.repository.repository import Config, Repository
 from spraydry.repository.runs import merge_runs
 from spraydry.stores.base import Store, open_store
 from spraydry.stores.memory import MemoryStore
+from spraydry.stores.over.copying import copy_to
 from spraydry.stores.over.heal import heal, rebalance
 from spraydry.stores.over.placement import Copies, rank
 from spraydry.stores.sqlite import Database
-from tests.spreads import Fleet, frame, id_of
+from tests.spreads import Fleet, frame
 from tests.versions import make_version
 
 Opener = Callable[[Store], Repository]
@@ -164,8 +167,6 @@ def test_a_member_lost_in_an_ingest_and_back(opened: Opener, tmp_path: Path, own
 
 def test_a_new_dictionary_while_a_member_is_down(opened: Opener) -> None:
     """Whether it is stored cannot be known then; it is stored again."""
-    from spraydry.repository.dictionaries import keep, shipped
-
     fleet = Fleet(3, Copies(1, {"dictionary": 3}))
     repository = opened(fleet.spread)
     fleet.take_down("b")
@@ -341,17 +342,61 @@ def test_rebalance_gives_a_new_member_its_share(opened: Opener) -> None:
 
 
 def test_heal_is_right_about_classes_no_index_names(opened: Opener) -> None:
-    """The number of copies is by class; where no run says the class, the frame's header does."""
+    """The number of copies is by class; where no run says the class, because a frame cannot be decoded, its header
+    does."""
     fleet = Fleet(3, Copies(1, {"tree": 3}))
-    name, value = frame(1, "tree")
-    for store in fleet.stores.values():
-        store.put("frames", name, value)
-    other, bytes_of_other = frame(2)
-    for store in fleet.stores.values():
-        store.put("frames", other, bytes_of_other)
+    dictionary = shipped()[0].load()
+    with_it = frames.encode([b"# the quick brown fox " * 300], "tree", 3, dictionary)
+    assert with_it.header.dictionary == dictionary.digest
+    for name, value in (frame(1), (with_it.name.hex(), with_it.stored)):
+        for store in fleet.stores.values():
+            store.put("frames", name, value)
     healed = rebalance(fleet.spread)
-    assert fleet.holders(name) == {"a", "b", "c"} and len(fleet.holders(other)) == 1 and healed.removed == 2
-    assert id_of("a") != id_of("b")
+    assert fleet.holders(with_it.name.hex()) == {"a", "b", "c"}
+    assert len(fleet.holders(frame(1)[0])) == 1 and healed.removed == 2
+    [(reason, (count, example))] = healed.failed.items()
+    assert f"dictionary {dictionary.digest.hex()}" in reason and (count, example) == (3, with_it.name.hex())
+
+
+@pytest.mark.parametrize("damaged", ["a", "c"])
+def test_a_surplus_copy_goes_only_when_those_that_stay_are_sound(damaged: str) -> None:
+    fleet = Fleet(3, Copies(2), weights={"b": 0.0})
+    name, value = frame(1)
+    for member in fleet.spread.members:
+        copy_to(member, "frames", [(name, value)], fleet.spread.reader)
+    fleet.damage(damaged, name)
+    healed = heal(fleet.spread)
+    assert (healed.replaced, healed.removed) == (1, 1)
+    assert all(fleet.stores[one].get("frames", name) == value for one in ("a", "c"))
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_member_that_takes_frames_and_fails_before_their_run(opened: Opener, copies: int) -> None:
+    fleet = Fleet(3, Copies(copies))
+    repository = opened(fleet.spread)
+    inner = fleet.faulty["b"].inner
+    real = inner.put_many
+
+    def put_many(namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
+        if namespace == "index":
+            raise StoreUnavailable("the connection was lost")
+        real(namespace, values)
+
+    inner.put_many = put_many  # type: ignore[method-assign]
+    trees = [tree(number) for number in range(8)]
+    for files in trees:
+        make_version(repository, "photos", files)
+        fleet.clock.pass_time()
+    inner.put_many = real  # type: ignore[method-assign]
+    unnamed = frames_of(fleet.stores["b"]) - index_of(fleet.stores["b"])
+    assert unnamed
+    elsewhere = opened(fleet.open())  # the rows are somewhere all the same
+    for number, files in enumerate(trees, 1):
+        assert contents(elsewhere, f"photos@v{number}") == files
+    fleet.clock.pass_time()
+    fleet.spread.flush()
+    assert fleet.spread.waiting == 0
+    assert frames_of(fleet.stores["b"]) <= index_of(fleet.stores["b"])
 
 
 def test_every_error_is_ours(opened: Opener) -> None:
