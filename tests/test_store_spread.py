@@ -321,8 +321,14 @@ def test_a_member_lost_while_ingesting_and_kills_in_between(tmp_path: Path) -> N
 # -- reading
 
 
+@pytest.fixture
+def equally_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members are asked in the order of placement, however long they took."""
+    monkeypatch.setattr(Member, "distance", property(lambda member: (0, False)))
+
+
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_damaged_copy_is_passed_over_and_repaired(cut: bool) -> None:
+def test_a_damaged_copy_is_passed_over_and_repaired(cut: bool, equally_near: None) -> None:
     fleet = Fleet(3, Copies(2))
     values = dict(frame(number) for number in range(30))
     fleet.spread.put_many("frames", values.items())
@@ -330,7 +336,7 @@ def test_a_damaged_copy_is_passed_over_and_repaired(cut: bool) -> None:
         fleet.damage(sorted(fleet.holders(name))[0], name, cut=cut)
     assert all(fleet.spread.get("frames", name) == value for name, value in values.items())
     repaired = fleet.spread.repaired
-    assert 1 <= repaired <= 30, "those that were asked first"
+    assert 5 <= repaired <= 25, "those that were asked first"
     healthy = sum(
         fleet.stores[one].get("frames", name) == value for name, value in values.items() for one in fleet.holders(name)
     )
@@ -339,7 +345,7 @@ def test_a_damaged_copy_is_passed_over_and_repaired(cut: bool) -> None:
 
 
 @pytest.mark.parametrize("fault", ["alter", "truncate"])
-def test_a_store_that_always_alters_what_it_gives(fault: Fault) -> None:
+def test_a_store_that_always_alters_what_it_gives(fault: Fault, equally_near: None) -> None:
     fleet = Fleet(3, Copies(3))
     values = dict(frame(number) for number in range(20))
     fleet.spread.put_many("frames", values.items())
@@ -354,7 +360,7 @@ def test_a_store_that_always_alters_what_it_gives(fault: Fault) -> None:
             fleet.spread.get("frames", name)
 
 
-def test_a_missing_copy_is_written_back() -> None:
+def test_a_missing_copy_is_written_back(equally_near: None) -> None:
     fleet = Fleet(3, Copies(2))
     values = dict(frame(number) for number in range(30))
     fleet.spread.put_many("frames", values.items())
@@ -386,7 +392,7 @@ def test_the_last_copy_damaged_or_out_of_reach() -> None:
         fleet.spread.get("frames", frame(2)[0])
 
 
-def test_a_member_that_failed_is_left_out_for_a_while() -> None:
+def test_a_member_that_failed_is_left_out_for_a_while(equally_near: None) -> None:
     fleet = Fleet(2, Copies(2))
     values = dict(frame(number) for number in range(20))
     fleet.spread.put_many("frames", values.items())

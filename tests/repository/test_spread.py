@@ -154,7 +154,7 @@ def test_a_member_lost_in_an_ingest_and_back(opened: Opener, tmp_path: Path, own
         for stored in fleet.spread.list("frames")
         if "b" in [member.name for member in rank(stored.name, fleet.spread.members)[:2]]
     }
-    assert proper <= frames_of(fleet.stores["b"]) and len(proper) > 5
+    assert proper <= frames_of(fleet.stores["b"]) and proper
     assert frames_of(fleet.stores["b"]) <= index_of(fleet.stores["b"]), "with the frames it was brought the rows"
     for lost in ("a", "c"):  # any one of the others may be lost
         fleet.take_down(lost)
@@ -182,13 +182,13 @@ def test_a_member_alone(opened: Opener) -> None:
     """It opens, knows every version, gives what it has, and says of the rest that it is not there."""
     fleet = Fleet(3, Copies(1, {"tree": 3, "dictionary": 3}))
     repository = opened(fleet.spread)
-    trees = [tree(number) for number in range(10)]
+    trees = [tree(number) for number in range(40)]  # so many that no member is without any (salts are random)
     for files in trees:
         make_version(repository, "photos", files)
     fleet.spread.flush()
     for name, store in fleet.stores.items():
         alone = opened(store)
-        assert len(alone.versions("photos")) == 10
+        assert len(alone.versions("photos")) == 40
         had = lacked = 0
         for number, files in enumerate(trees, 1):
             for one in alone.walk(f"photos@v{number}"):
@@ -200,7 +200,7 @@ def test_a_member_alone(opened: Opener) -> None:
                     except ChunkNotFound as error:
                         assert "is in no frame of here" in str(error)
                         lacked += 1
-        assert had and lacked and had + lacked == 40, name
+        assert had and lacked and had + lacked == 160, name
         assert {info.name.hex() for _, info in alone.catalog.frames()} == frames_of(store)
 
 
@@ -249,7 +249,7 @@ def test_heal_after_one_member_was_emptied(opened: Opener, copies: int) -> None:
     for files in trees:
         make_version(repository, "photos", files)
     lost = frames_of(fleet.stores["c"])
-    assert len(lost) > 5
+    assert lost
     fleet.empty("c")
     shown = []
     healed = heal(fleet.spread, lambda now: shown.append(now.checked))
@@ -273,14 +273,15 @@ def test_heal_makes_good_what_is_damaged(opened: Opener) -> None:
     cut = sorted(frames_of(fleet.stores["a"]))[:3]
     for name in cut:
         fleet.damage("a", name, cut=True)
-    for stored in list(fleet.stores["b"].list("index")):
-        fleet.damage("b", stored.name, "index")
+    damaged = [stored.name for stored in fleet.stores["b"].list("index")]
+    for name in damaged:
+        fleet.damage("b", name, "index")
     single = frame(77)
     only = rank(single[0], fleet.spread.members)[0].name
     fleet.stores[only].put("frames", *single)
     fleet.damage(only, single[0])
     healed = heal(fleet.spread)
-    assert healed.replaced >= 3 + 6 - 1 and healed.indexed == len(frames_of(fleet.stores["b"]))
+    assert healed.replaced >= len(cut) + len(damaged) and healed.indexed == len(frames_of(fleet.stores["b"]))
     assert any(reason.startswith("is damaged on") and count == 1 for reason, (count, _) in healed.failed.items())
     assert all(digest(fleet.stores["a"].get("frames", name)).hex() == name for name in cut)
     for store in fleet.stores.values():
@@ -310,7 +311,7 @@ def test_draining_and_removing_a_member(opened: Opener) -> None:
     victim = sorted(frames_of(fleet.stores["a"]) & frames_of(fleet.stores["b"]))[0]
     fleet.damage("a", victim)  # the other copy is damaged: the one that is to go is the last
     healed = heal(drained.spread)
-    assert healed.failed == {} and healed.removed > 5 and healed.replaced == 1
+    assert healed.failed == {} and healed.removed > 0 and healed.replaced == 1
     assert frames_of(fleet.stores["b"]) == index_of(fleet.stores["b"]) == set()
     without = Fleet(2, Copies(2), stores={name: fleet.stores[name] for name in "ac"})
     other = opened(without.spread)
@@ -327,7 +328,7 @@ def test_rebalance_gives_a_new_member_its_share(opened: Opener) -> None:
     larger = Fleet(3, Copies(1, {"tree": 2}), stores={**fleet.stores, "c": MemoryStore()})
     names = {stored.name for stored in larger.spread.list("frames")}
     healed = rebalance(larger.spread)
-    assert healed.failed == {} and healed.copied == healed.removed > 5
+    assert healed.failed == {} and healed.copied == healed.removed > 0
     for name in names:
         holders = larger.holders(name)
         copies = len(holders)
