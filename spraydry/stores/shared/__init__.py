@@ -1,1 +1,1 @@
-"""What several backends need and none owns: pure, no I/O of its own."""
+"""What backends are made of: parts that several need, or that would make the module of one too long."""

@@ -92,3 +92,12 @@ def read_part(file: int, start: int, length: int) -> bytes:
         start += len(part)
         length -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def sync_folder(folder: int) -> None:
+    """Make durable which names are in an open folder. Raises OSError."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that does so by itself, or never
+            raise
