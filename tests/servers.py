@@ -63,3 +63,5 @@ def server(name: str, folder: Path, *arguments: str) -> Iterator[Server]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(20)
+        if process.stdout is not None:
+            process.stdout.close()
