@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 
 from spraydry.errors import (
     CorruptData,
@@ -96,14 +97,13 @@ class DirStore(Store):
 
     def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
         check_namespace(namespace)
-        last = ""
         with self._root() as root:
-            for name, size in walk(root, (namespace,), "", after):
-                if name != last:  # else it lies at two depths
-                    last = name
-                    found = self.info(namespace, name) if size is None else Stored(name, size)
-                    if found is not None:
-                        yield found
+            for name, several in groupby(walk(root, (namespace,), "", after), key=itemgetter(0)):
+                (_, size), *others = several
+                # Of a value at several depths, that which is read counts.
+                found = self.info(namespace, name) if size is None or others else Stored(name, size)
+                if found is not None:
+                    yield found
 
     def stat(self) -> Stat:
         count = held = 0
@@ -170,13 +170,15 @@ class DirStore(Store):
                 return
             target, *others = root.layout.nests(to_namespace, to)
             touched: set[Nest] = set()
-            for nest in there[1:]:
+            for nest in there[1:]:  # durably, before the newer one goes: an older one must not come back
                 root.unlink(nest, name, touched)
+            root.sync(touched)
             root.make(target, touched)
             with root.open(there[0]) as source, root.open(target) as folder:
                 os.rename(name, to, src_dir_fd=source, dst_dir_fd=folder)
-            root.sync(touched | {target})
-            touched = {there[0]}
+            touched.add(target)
+            root.sync(touched)
+            root.left(there[0], touched)
             for nest in others:
                 root.unlink(nest, to, touched)
             root.sync(touched)
@@ -189,10 +191,13 @@ class DirStore(Store):
                 check_key(namespace, name)
             with self._locked() as root:
                 touched: set[Nest] = set()
+                # Last, and later, where it is looked for first: a crash must not bring back an older value.
                 for name in together:
-                    # Last where it is looked for first: a crash must not bring back an older value.
-                    for nest in reversed(root.layout.nests(namespace, name)):
+                    for nest in root.layout.nests(namespace, name)[1:]:
                         root.unlink(nest, name, touched)
+                root.sync(touched)
+                for name in together:
+                    root.unlink(root.layout.nests(namespace, name)[0], name, touched)
                 root.sync(touched)
 
     def destroy(self) -> None:

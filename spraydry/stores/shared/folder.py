@@ -9,11 +9,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import itemgetter
 
 from spraydry.stores.base import is_key
 from spraydry.stores.shared.files import open_file, open_folder, sync_folder
 from spraydry.stores.shared.layout import Layout, Nest
-from spraydry.stores.shared.nesting import is_nest, letters
+from spraydry.stores.shared.nesting import LEVELS, is_nest, letters
 
 _LIST_TOGETHER = 1 << 16  # names of one folder that are held at a time
 
@@ -76,13 +77,17 @@ class Folder:
         except FileNotFoundError:
             return False
 
-    def unlink(self, nest: Nest, name: str, touched: set[Nest]) -> bool:
+    def unlink(self, nest: Nest, name: str, touched: set[Nest]) -> None:
         """Remove a file, if there is one, and the folders it leaves empty but for that of the namespace."""
         try:
             with self.open(nest) as folder:
                 os.unlink(name, dir_fd=folder)
         except FileNotFoundError:
-            return False
+            return
+        self.left(nest, touched)
+
+    def left(self, nest: Nest, touched: set[Nest]) -> None:
+        """Something went from a folder: note that, and remove the folders that are empty now."""
         touched.add(nest)
         with suppress(OSError):  # they are not empty
             for level in range(len(nest) - 1, 0, -1):
@@ -90,7 +95,6 @@ class Folder:
                     os.rmdir(nest[level], dir_fd=above)
                 touched.discard(nest[: level + 1])
                 touched.add(nest[:level])
-        return True
 
     def sync(self, touched: set[Nest]) -> None:
         """Make durable which names are in these folders."""
@@ -105,9 +109,10 @@ def walk(root: Folder, nest: Nest, front: str, after: str) -> Iterator[tuple[str
     several once for each; no size where it went meanwhile, perhaps to another depth. All begin with `front`."""
     try:
         with root.open(nest) as folder:
-            nests = sorted(name for name in _folders(folder) if front + letters(name) >= after[: len(front) + 2])
-            deeper = (found for name in nests for found in walk(root, (*nest, name), front + letters(name), after))
-            yield from heapq.merge(_files(folder, front, after), deeper, key=lambda found: found[0])
+            found = _folders(folder) if len(nest) <= LEVELS else ()
+            nests = sorted(name for name in found if front + letters(name) >= after[: len(front) + 2])
+            deeper = (value for name in nests for value in walk(root, (*nest, name), front + letters(name), after))
+            yield from heapq.merge(_files(folder, front, after), deeper, key=itemgetter(0))
     except FileNotFoundError:
         return
 
