@@ -490,9 +490,16 @@ def test_depths_changed_under_a_second_process(store: Store, path: Path) -> None
         process.communicate()
 
 
+# A slow disk, between looking whether a name is taken and taking it.
 RACER = """
-import sys
+import sys, time
+from spraydry.stores import dir as dirs
 from spraydry.stores.base import open_store
+link = dirs._link
+def slowly(*arguments):
+    time.sleep(0.003)
+    return link(*arguments)
+dirs._link = slowly
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -271,14 +271,14 @@ def test_altered_bytes_are_reported(served: Served, source: Path) -> None:
         ingest(writer, [str(source)], root="root")
         whole = contents(writer, "root")
     frames = [path for path in (Path(to_write[4:]) / "frames").rglob("*") if path.is_file()]
-    for damage in (lambda value: value[:-1] + bytes([value[-1] ^ 1]), lambda value: value[: len(value) // 2]):
-        kept = {path: path.read_bytes() for path in frames}
-        for path in frames:
-            path.write_bytes(damage(kept[path]))
-        with Repository.open(to_read) as reader, pytest.raises(SprayDryError):
-            contents(reader, "root")
-        for path in frames:
-            path.write_bytes(kept[path])
+    assert len(frames) > 1
+    for frame in frames:
+        kept = frame.read_bytes()
+        for damaged in (kept[:-1] + bytes([kept[-1] ^ 1]), kept[: len(kept) // 2], kept + b"x", b""):
+            frame.write_bytes(damaged)
+            with Repository.open(to_read) as reader, pytest.raises(SprayDryError):
+                contents(reader, "root")
+        frame.write_bytes(kept)
     with Repository.open(to_read) as reader:
         assert contents(reader, "root") == whole
 
