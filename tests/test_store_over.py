@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from spraydry.stores.base import Store
+from spraydry.stores.over.meter import Meter
+from spraydry.stores.over.retry import Retry
+from spraydry.stores.over.throttle import Throttle
 from tests.faulty_store import FaultyStore
 from tests.store_contract import Place, StoreContract
 
@@ -29,3 +32,24 @@ class TestFaulty(StoreContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
         return Over(f"memory:{tmp_path}", around=FaultyStore)
+
+
+class TestRetry(StoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Over(f"memory:{tmp_path}", around=Retry)
+
+
+class TestThrottle(StoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Over(
+            f"memory:{tmp_path}",
+            around=lambda store: Throttle(store, latency_s=0.0001, up_bytes_s=1e9, down_bytes_s=1e9),
+        )
+
+
+class TestMeter(StoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Over(f"memory:{tmp_path}", around=Meter)
