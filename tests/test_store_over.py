@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from spraydry.stores.base import Store
+from spraydry.stores.memory import MemoryStore
+from spraydry.stores.over.cache import Cache
 from spraydry.stores.over.meter import Meter
 from spraydry.stores.over.retry import Retry
 from spraydry.stores.over.throttle import Throttle
@@ -53,3 +55,9 @@ class TestMeter(StoreContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
         return Over(f"memory:{tmp_path}", around=Meter)
+
+
+class TestCache(StoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Over(f"memory:{tmp_path}", around=lambda store: Cache(store, MemoryStore(), 1 << 20))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from itertools import islice
 
 from spraydry.stores.base import Stat, Store, Stored
-
-T = TypeVar("T")
 
 BATCH_BYTES = 32 << 20
 BATCH_VALUES = 1000
@@ -68,18 +66,26 @@ class Passing(Store):
         self.inner.close()
 
 
-def batches(things: Iterable[T], size: Callable[[T], int] = lambda _: 0) -> Iterator[list[T]]:
-    """The things in lists of at most BATCH_VALUES, or BATCH_BYTES and one more of them: what is kept at a time.
+def value_batches(values: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """What `put_many` is given, in lists: for a store that must repeat a call, or look at its values after it.
 
-    A store that must repeat a call, or look at its values after it, cannot take an iterator as it comes.
+    At most BATCH_VALUES are held at a time, and BATCH_BYTES and one more of them. They are copied where their buffer
+    could be used again for the next.
     """
-    some: list[T] = []
+    some: list[tuple[str, bytes]] = []
     held = 0
-    for thing in things:
-        some.append(thing)
-        held += size(thing)
+    for name, value in values:
+        some.append((name, bytes(value)))
+        held += len(some[-1][1])
         if len(some) >= BATCH_VALUES or held >= BATCH_BYTES:
             yield some
             some, held = [], 0
     if some:
+        yield some
+
+
+def batches(names: Iterable[str]) -> Iterator[list[str]]:
+    """Names in lists of at most BATCH_VALUES."""
+    names = iter(names)
+    while some := list(islice(names, BATCH_VALUES)):
         yield some

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from spraydry.errors import StoreError, StoreUnavailable, ValueNotFound
 from spraydry.stores.base import Stat, Store, Stored
-from spraydry.stores.over.passing import Passing, batches
+from spraydry.stores.over.passing import Passing, batches, value_batches
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Retry(Passing):
                 patience.wait(error)
 
     def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
-        for some in batches(values, lambda pair: len(pair[1])):
+        for some in value_batches(values):
             self._repeat(partial(self.inner.put_many, namespace, some))
 
     def create(self, namespace: str, name: str, value: bytes) -> bool:
@@ -92,8 +92,8 @@ class Retry(Passing):
             if found != value:
                 return False
             raise StoreUnavailable(
-                f"{namespace}/{name} is there, but after an error ({unknown}) it is unknown whether this process wrote it"
-                ": run the command again"
+                f"{namespace}/{name} is there, but whether this process wrote it is unknown after an error"
+                f" ({unknown}): run the command again"
             ) from unknown
 
     def delete(self, namespace: str, names: Iterable[str]) -> None:

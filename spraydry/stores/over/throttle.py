@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from spraydry.stores.base import Stat, Store, Stored, Traits
-from spraydry.stores.over.passing import Passing, batches
+from spraydry.stores.over.passing import Passing, batches, value_batches
 
 _BURST_S = 0.05  # so long after a pause, bytes go through at once: without it every sleep's delay would be lost
 _FAR_CONCURRENCY = 16
@@ -49,7 +49,7 @@ class Throttle(Passing):
             yield name, value
 
     def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
-        for some in batches(values, lambda pair: len(pair[1])):
+        for some in value_batches(values):
             self._travel(len(some))
             self._up.take(sum(len(value) for _, value in some))
             self.inner.put_many(namespace, some)
