@@ -15,8 +15,8 @@ _ERA = 128
 
 
 class Ages:
-    """The generation, of the last 128 to 255, in which a digest was last used. Never blocks. Threads may share `use` and
-    `used`; the other methods are for one at a time.
+    """The generation, of the last 128 to 255, in which a digest was last used. Never blocks. Threads may share `use`
+    and `used`; the other methods are for one at a time.
 
     Each digest has two of the table's bytes, which say it, less what makes them fit; digests share bytes, so one may
     seem to have been used later than it was, never earlier. 4 MiB are good for a million values: one in ten errs.
