@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from spraydry.errors import CorruptData, StoreUnavailable, UsageError, ValueNotFound
 from spraydry.format.digest import digest
-from spraydry.stores.base import Store, open_store
+from spraydry.stores.base import Store, Stored, open_store
 from spraydry.stores.memory import MemoryStore
 from spraydry.stores.over import cache as cache_module
 from spraydry.stores.over.ages import Ages
@@ -76,6 +76,9 @@ def test_read_and_written_values(namespace: str, write_through: bool) -> None:
         store.get(namespace, name_of(1))
     assert store.undelete(namespace, [name_of(1)]) == [name_of(1)]
     assert store.get(namespace, name_of(1)) == value_of(1)
+    assert store.get(namespace, name_of(2)) == value_of(2)
+    store.move(namespace, name_of(1), namespace, name_of(2))  # no name of it, but what was asked for
+    assert store.get(namespace, name_of(2)) == value_of(1)
 
 
 def test_what_changes_is_not_cached() -> None:
@@ -180,6 +183,45 @@ def test_a_large_cache_keeps_its_limit_and_what_is_hot() -> None:
     assert held_bytes(local) > 0.8 * limit
 
 
+def test_a_listing_that_breaks_off_is_no_count() -> None:
+    class BreaksOff(MemoryStore):
+        after = 0  # values of the next listing
+
+        def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+            for place, stored in enumerate(super().list(namespace, after)):
+                if self.after and place == self.after:
+                    self.after = 0
+                    raise StoreUnavailable("gone")
+                yield stored
+
+    slow, local = filled(160), BreaksOff()
+    store = Cache(slow, local, 100 * SIZE)
+    for number in range(160):
+        if number == 100:
+            local.after = 20
+        store.get("frames", name_of(number))
+        store._no_writes_before = 0.0
+        assert held_bytes(local) <= 100 * SIZE
+    assert store.trouble == "gone" and local.after == 0
+
+
+def test_values_on_their_way_count() -> None:
+    slow, local = filled(110), FaultyStore(MemoryStore())
+    store = Cache(slow, local, 100 * SIZE)
+    large = [(name_of(500 + number), value_of(500 + number)) for number in range(40)]
+    local.next("hang")
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(store._keep, "frames", large)
+        assert local.hanging.acquire(timeout=10)
+        for number in range(70):
+            store.get("frames", name_of(number))  # a round of the listing ends without those that are being written
+        local.release()
+        writing.result(10)
+    for number in range(70, 100):
+        store.get("frames", name_of(number))
+        assert held_bytes(local) <= 100 * SIZE
+
+
 def test_values_too_large_for_it() -> None:
     slow, local = filled(1), MemoryStore()
     store = Cache(slow, local, SIZE)
@@ -223,6 +265,10 @@ def test_ages_go_on_for_long_and_merge() -> None:
     other.use(names[6])
     ages.merge(other.encode(0))
     assert ages.used(names[5]) > ages.used(names[6]) > ages.used(names[990])
+    other.advance(1100)
+    other.use(names[7])
+    other.merge(ages.encode(0))
+    assert other.used(names[7]) - other.used(names[5]) == 1100 - 1010
     for bad in (b"", b"x" * 100, ages.encode(0)[:-1], bytes(8) + ages.encode(0)[8:]):
         with pytest.raises(CorruptData):
             ages.merge(bad)
@@ -249,11 +295,12 @@ def test_damaged_entries_are_replaced(rng: random.Random) -> None:
         else:
             value += b"\0"
         local.put("frames", name, value)
+    assert store.get("frames", names[4], 5, 7) == value_of(4)[5:12] and names[4] not in cached(local)
     for number, name in enumerate(names):
         assert store.get("frames", name, *((5, 7) if number % 8 > 3 else ())) == (
             value_of(number)[5:12] if number % 8 > 3 else value_of(number)
         )
-    assert slow.calls["get"] == 40
+    assert slow.calls["get"] == 41
     assert dict(store.get_many("frames", names)) == {name: value_of(number) for number, name in enumerate(names)}
     assert all(local.get("frames", name) == value_of(number) for number, name in enumerate(names))
 
@@ -429,7 +476,7 @@ store.close()
 """
 
 
-@pytest.fixture(params=["sqlite", "dir"])
+@pytest.fixture(params=["sqlite", "dir", "segment"])
 def places(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """The URLs of a slow store with 300 frames and of a cache not there yet."""
     slow = open_store(f"{tmp_path}/slow.sqlite", create=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -107,7 +109,9 @@ def test_times_are_the_store_s() -> None:
         assert operation(meter, name).total_s < 0.05
 
 
-def test_threads() -> None:
+def test_threads(request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)  # as many chances for a lost count as there can be
     meter = Meter(MemoryStore())
 
     def work(thread: int) -> None:

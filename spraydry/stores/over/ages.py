@@ -19,7 +19,8 @@ class Ages:
     and `used`; the other methods are for one at a time.
 
     Each digest has two of the table's bytes, which say it, less what makes them fit; digests share bytes, so one may
-    seem to have been used later than it was, never earlier. 4 MiB are good for a million values: one in ten errs.
+    seem to have been used later than it was, never earlier. Of a million values in 4 MiB, half of them used before the
+    others, 5 % of the older half seem newer.
     """
 
     def __init__(self, limit_bytes: int) -> None:
