@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from typing import Any
 
 import pytest
 
 from spraydry.errors import StoreUnavailable, ValueNotFound
 from spraydry.stores.base import Store
 from spraydry.stores.memory import MemoryStore
+from spraydry.stores.over import meter as meter_module
 from spraydry.stores.over.meter import Meter, Operation
 from tests.faulty_store import FaultyStore
 
@@ -109,9 +109,12 @@ def test_times_are_the_store_s() -> None:
         assert operation(meter, name).total_s < 0.05
 
 
-def test_threads(request: pytest.FixtureRequest) -> None:
-    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
-    sys.setswitchinterval(1e-6)  # as many chances for a lost count as there can be
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*fields: Any) -> Operation:
+        time.sleep(0)  # lets another thread run between reading a count and writing it
+        return Operation(*fields)
+
+    monkeypatch.setattr(meter_module, "Operation", slow)
     meter = Meter(MemoryStore())
 
     def work(thread: int) -> None:
