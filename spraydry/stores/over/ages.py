@@ -13,6 +13,8 @@ _BYTES_A_PLACE = 4096
 _SMALLEST, _LARGEST = 1 << 12, 1 << 22
 _ERA = 128
 
+GUESS = 8
+
 
 class Ages:
     """The generation, of the last 128 to 255, in which a digest was last used. Never blocks. Threads may share `use`
@@ -20,14 +22,16 @@ class Ages:
 
     Each digest has two of the table's bytes, which say it, less what makes them fit; digests share bytes, so one may
     seem to have been used later than it was, never earlier. Of a million values in 4 MiB, half of them used before the
-    others, 5 % of the older half seem newer.
+    others, 5 % of the older half seem newer. A digest that is not known counts, from when it is first asked for, as
+    used GUESS generations before: what was used longest ago has been removed, so it is rather one that another process
+    brought lately.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         """For values of `limit_bytes` together."""
         places = min(max(limit_bytes // _BYTES_A_PLACE, _SMALLEST), _LARGEST)
         self._table = bytearray(1 << (places - 1).bit_length())
-        self.generation = 1
+        self.generation = GUESS + 1
 
     def use(self, name: str) -> None:
         """Note that the value with this digest, in hex, is used in the present generation."""
@@ -36,9 +40,15 @@ class Ages:
         self._table[first] = self._table[second] = generation - _base(generation)
 
     def used(self, name: str) -> int:
-        """When that value was used last: higher is later, 0 is never or long ago."""
+        """When that value was used last: higher is later."""
         first, second = self._places(name)
-        return min(self._table[first], self._table[second])
+        known = min(self._table[first], self._table[second])
+        if not known:
+            generation = self.generation
+            known = generation - _base(generation) - GUESS
+            for place in (first, second):
+                self._table[place] = self._table[place] or known
+        return known
 
     def advance(self, generation: int) -> None:
         """Go on to a generation, at least the present one."""

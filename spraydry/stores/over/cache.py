@@ -13,7 +13,7 @@ from itertools import islice
 from spraydry.errors import CorruptData, StoreError, StoreFull, UsageError, ValueNotFound
 from spraydry.format.digest import digest
 from spraydry.stores.base import Store, Stored, check_range, cut
-from spraydry.stores.over.ages import Ages
+from spraydry.stores.over.ages import GUESS, Ages
 from spraydry.stores.over.passing import Passing, batches, value_batches
 
 CACHED = ("frames", "index", "dictionaries")  # whose names are the digests of their values
@@ -21,7 +21,7 @@ CACHED = ("frames", "index", "dictionaries")  # whose names are the digests of t
 _AGES = ("config", "cache")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GENERATIONS = 64  # times bytes used in one, as many as the limit; finer than needed to tell hot from cold
-_SAVE_EVERY = 8  # generations: what a kill -9 forgets of the order
+_SAVE_EVERY = GUESS  # generations: what a kill -9 forgets of the order, and others do not know yet
 _SAMPLE = 256
 _REST_S = 10.0  # how long a cache that failed is left alone
 
