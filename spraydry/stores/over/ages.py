@@ -8,7 +8,7 @@ from spraydry.errors import CorruptData
 from spraydry.format.digest import DIGEST_BYTES, digest
 
 _MAGIC = b"SDag\x01\0\0\0"
-_HEADER = struct.Struct("<8sQQ")
+_HEADER = struct.Struct("<8sQQQ")
 _BYTES_A_PLACE = 4096
 _SMALLEST, _LARGEST = 1 << 12, 1 << 22
 _ERA = 128
@@ -56,14 +56,14 @@ class Ages:
             self._table[:] = self._table.translate(bytes(max(0, value - shift) for value in range(256)))
         self.generation = generation
 
-    def merge(self, encoded: bytes) -> int:
-        """Take in what another process, or an earlier one, kept by `encode`; the number that was kept with it.
+    def merge(self, encoded: bytes) -> tuple[int, int]:
+        """Take in what another process, or an earlier one, kept by `encode`; the numbers that were kept with it.
 
         Raises CorruptData for other bytes; a table made for another limit is passed over.
         """
         if len(encoded) < _HEADER.size + DIGEST_BYTES or digest(encoded[:-DIGEST_BYTES]) != encoded[-DIGEST_BYTES:]:
             raise CorruptData("the cache's list of what was used when is damaged")
-        magic, generation, held_bytes = _HEADER.unpack_from(encoded)
+        magic, generation, held_bytes, reserve_bytes = _HEADER.unpack_from(encoded)
         if magic != _MAGIC or not generation:
             raise CorruptData("the cache's list of what was used when is of another version")
         table = encoded[_HEADER.size : -DIGEST_BYTES]
@@ -72,11 +72,11 @@ class Ages:
             shift = _base(self.generation) - _base(generation)
             table = table.translate(bytes(max(0, value - shift) for value in range(256)))
             self._table[:] = bytes(map(max, self._table, table))
-        return int(held_bytes)
+        return held_bytes, reserve_bytes
 
-    def encode(self, held_bytes: int) -> bytes:
-        """The table to be kept, with a number: the bytes the cache holds."""
-        plain = _HEADER.pack(_MAGIC, self.generation, held_bytes) + self._table
+    def encode(self, held_bytes: int, reserve_bytes: int) -> bytes:
+        """The table to be kept, with the bytes that the cache holds, and that may be added before it is kept again."""
+        plain = _HEADER.pack(_MAGIC, self.generation, held_bytes, reserve_bytes) + self._table
         return plain + digest(plain)
 
     def _places(self, name: str) -> tuple[int, int]:

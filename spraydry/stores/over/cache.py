@@ -36,8 +36,10 @@ class Cache(Passing):
 
     Memory does not depend on the number of values: when they were used is in a table of at most 4 MiB (Ages). What is
     to go is the oldest part of samples taken from a listing that goes round and round: names are digests, so any
-    stretch of them is a random sample. A full round also counts anew what the cache holds. The table is kept in the
-    cache, and processes that share the cache merge theirs into it; each knows of what another used since then too late.
+    stretch of them is a random sample. A full round also counts anew what the cache holds; until then, and after a
+    kill -9, the count errs to the safe side. The table and the count are kept in the cache, and processes that share
+    it merge theirs: each knows of what another did up to an eighth of the limit too late, and the limit can be
+    overstepped by that.
     """
 
     def __init__(self, slow: Store, local: Store, limit_bytes: int, write_through: bool = True) -> None:
@@ -50,7 +52,8 @@ class Cache(Passing):
         self._lock = threading.Lock()
         self._ages = Ages(limit_bytes)
         self._used_bytes = 0  # in this generation
-        self._unsaved = False
+        self._unsaved_bytes = 0  # used since the table was saved
+        self._reserved = False  # whether the saved count says that more may come
         self._held_bytes = 0
         self._change_bytes = 0  # of what is held, since the table was saved
         self._counted = False  # since then
@@ -61,9 +64,8 @@ class Cache(Passing):
         try:
             if local.info("config", "config") is not None:
                 raise UsageError("a cache must not lie in a repository: give it a place of its own")
-            if (found := self._load()) is None:
-                found = local.stat().bytes
-            self._held_bytes = found
+            found, self._change_bytes = self._load() or (local.stat().bytes, 0)
+            self._held_bytes = found + self._change_bytes
         except (StoreError, CorruptData) as error:
             self._fail(error, reading=True)
 
@@ -115,7 +117,7 @@ class Cache(Passing):
 
     def flush(self) -> None:
         self.inner.flush()
-        self._save()
+        self._save(self._reserve_bytes())
         with suppress(StoreError, CorruptData):
             self.local.flush()
 
@@ -125,7 +127,7 @@ class Cache(Passing):
             self.local.destroy()
 
     def close(self) -> None:
-        self._save()
+        self._save(0)
         with suppress(StoreError, CorruptData):
             self.local.close()
         self.inner.close()
@@ -198,15 +200,17 @@ class Cache(Passing):
     def _use(self, name: str, size: int) -> None:
         self._ages.use(name)
         with self._lock:
-            self._unsaved = True
+            self._unsaved_bytes += size
             self._used_bytes += size
-            if self._used_bytes < self.limit_bytes // _GENERATIONS:
-                return
-            self._used_bytes = 0
-            self._ages.advance(self._ages.generation + 1)
-            due = self._ages.generation % _SAVE_EVERY == 0
+            if self._used_bytes >= self.limit_bytes // _GENERATIONS:
+                self._used_bytes = 0
+                self._ages.advance(self._ages.generation + 1)
+            due = self._unsaved_bytes >= self._reserve_bytes() or not self._reserved
         if due:
-            self._save()
+            self._save(self._reserve_bytes())
+
+    def _reserve_bytes(self) -> int:
+        return self.limit_bytes * _SAVE_EVERY // _GENERATIONS
 
     def _make_room(self, size: int) -> None:
         """Remove what was used least recently until `size` more bytes fit, and a sixteenth, so as not to come back at
@@ -256,23 +260,31 @@ class Cache(Passing):
         self._held_bytes += size
         self._change_bytes += size
 
-    def _load(self) -> int | None:
-        """Merge the table that is kept in the cache; the bytes that were held then, None if there is none."""
+    def _load(self) -> tuple[int, int] | None:
+        """Merge the table that is kept in the cache; the bytes that were held then and those that its writer may have
+        added without counting them, if it was killed. None if there is no table."""
         try:
             return self._ages.merge(self.local.get(*_AGES))
         except (ValueNotFound, CorruptData):
             return None
 
-    def _save(self) -> None:
-        if self.local.read_only or not self._unsaved or time.monotonic() < self._no_writes_before:
+    def _save(self, reserve_bytes: int) -> None:
+        if (
+            self.local.read_only
+            or not (self._unsaved_bytes or self._reserved)
+            or time.monotonic() < self._no_writes_before
+        ):
             return
         try:
             with self._lock:
                 found = self._load()
                 if found is not None and not self._counted:
-                    self._held_bytes = found + self._change_bytes
-                self.local.put(*_AGES, self._ages.encode(self._held_bytes))
-                self._change_bytes, self._counted, self._unsaved = 0, False, False
+                    self._held_bytes = max(0, found[0] + self._change_bytes)
+                self.local.put(*_AGES, self._ages.encode(self._held_bytes, reserve_bytes))
+                self._change_bytes, self._counted, self._unsaved_bytes = 0, False, 0
+                self._reserved = reserve_bytes > 0
+        except StoreFull as error:
+            self._shrink(error)
         except (StoreError, CorruptData) as error:
             self._fail(error)
 
