@@ -1,0 +1,472 @@
+"""A store in a folder of any SSH account: `sftp://[USER@]HOST[:PORT]/PATH`. Layout: FORMAT.md §8."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import secrets
+import stat as modes
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from spraydry.errors import (
+    CorruptData,
+    NotARepository,
+    StoreError,
+    StoreFull,
+    StoreNotFound,
+    StoreReadOnly,
+    UsageError,
+    ValueNotFound,
+)
+from spraydry.stores.base import (
+    NAMESPACES,
+    Stat,
+    Store,
+    Stored,
+    Traits,
+    check_key,
+    check_namespace,
+    check_range,
+    is_key,
+)
+from spraydry.stores.shared.nesting import is_nest, letters, nested
+from spraydry.stores.ssh import channel as sftp
+from spraydry.stores.ssh.channel import Reply, SftpChannel
+from spraydry.stores.ssh.connection import CHANNELS, Channels, find_host
+
+MAX_VALUE_BYTES = 1 << 30
+_NESTED = ("frames", "frames~")  # the only ones that get many values
+_PLACES = tuple(sorted([*NAMESPACES, *(namespace + "~" for namespace in NAMESPACES)]))
+_TEMPORARY = "tmp"
+_LEFT_BEHIND_S = 86_400  # a temporary file as old as that is no longer being written
+_GROUP_BYTES, _GROUP_VALUES = 8 << 20, 64  # written together, in three round trips
+_GROUP_NAMES = 1000
+_GROUP_FOLDERS = 8  # listed together
+_READS_AHEAD = 8  # of a folder; OpenSSH gives a hundred names at a time
+_FULL_BYTES = 64 << 10
+
+_URL = re.compile(
+    r"(?:(?P<user>[^@/:]+)(?P<password>:[^@/]*)?@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)(?::(?P<port>[0-9]{1,5}))?(?P<path>/.*)"
+)
+
+
+class _Part(NamedTuple):
+    """A value being written: its temporary file, the final one, and the bytes."""
+
+    temporary: bytes
+    path: bytes
+    value: memoryview
+
+
+class SftpStore(Store):
+    """Values as files below one folder. Blocks, at most a minute without an answer; threads may share it, up to eight
+    are served at a time. It must not be carried over a fork.
+
+    A value is written to a temporary file, made durable where the server has fsync@openssh.com (without it, as durable
+    as the server's file system makes renamed files) and renamed. Servers need posix-rename@openssh.com to be written
+    to; without hardlink@openssh.com, `create` relies on the plain rename to refuse a name that is taken.
+    """
+
+    def __init__(self, channels: Channels, folder: bytes, url: str, *, create: bool, read_only: bool) -> None:
+        self.read_only = read_only
+        self._channels = channels
+        self._folder = folder
+        self._url = url
+        self._token = secrets.token_hex(8)
+        self._numbers = count()
+        self._tidied = threading.Lock()
+        channels.reading(lambda channel: self._enter(channel, create))
+
+    def _enter(self, channel: SftpChannel, create: bool) -> None:
+        began_s = time.monotonic()
+        (found,) = channel.ask([sftp.stat(self._folder)])
+        round_trip_s = time.monotonic() - began_s
+        self.traits = Traits(CHANNELS, round_trip_s, b"hardlink@openssh.com" in channel.extensions)
+        if not self.read_only and b"posix-rename@openssh.com" not in channel.extensions:
+            raise StoreReadOnly(f"{self._url} can only be read: its server has no posix-rename@openssh.com")
+        if found.status == sftp.NO_SUCH_FILE:
+            if not create or self.read_only:
+                raise StoreNotFound(f"there is no repository at {self._url}")
+            parts = self._folder.split(b"/")
+            channel.ask(sftp.make_folder(b"/".join(parts[:end])) for end in range(1, len(parts) + 1) if parts[end - 1])
+            (found,) = channel.ask([sftp.stat(self._folder)])
+        self._check(channel, found)
+        if not modes.S_ISDIR(found.attributes().mode):
+            raise NotARepository(f"{self._url} is not a folder")
+        if not self.read_only:
+            channel.ask([sftp.make_folder(self._path(_TEMPORARY))])
+
+    # -- reading
+
+    def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
+        check_key(namespace, name)
+        check_range(start, length)
+        path = self._file(namespace, name)
+        return self._channels.reading(lambda channel: self._read(channel, path, start, length))
+
+    def _read(self, channel: SftpChannel, path: bytes, start: int, length: int | None) -> bytes:
+        while True:
+            opened, found = channel.ask([sftp.open_file(path, sftp.READ), sftp.stat(path)])
+            if sftp.NO_SUCH_FILE in (opened.status, found.status):
+                if opened.status == sftp.OK:  # removed in between
+                    channel.ask([sftp.close(opened.handle())])
+                raise ValueNotFound(f"{self._show(path)} is not in the store")
+            self._check(channel, opened)
+            handle, size = opened.handle(), found.attributes().size if found.status == sftp.OK else -1
+            if size > MAX_VALUE_BYTES:
+                channel.ask([sftp.close(handle)])
+                raise CorruptData(f"{self._url} is damaged: {self._show(path)} has {size} bytes")
+            first = min(max(start + size, 0) if start < 0 else start, max(size, 0))
+            end = size if length is None else min(first + length, size)
+            pieces = [(at, min(channel.piece_bytes, end - at)) for at in range(first, end, channel.piece_bytes)]
+            replies = channel.ask(
+                [sftp.fstat(handle), *(sftp.read(handle, *piece) for piece in pieces), sftp.close(handle)]
+            )
+            if replies[0].status == sftp.OK and replies[0].attributes().size != size:
+                continue  # replaced in between
+            for reply in replies:
+                self._check(channel, reply)
+            parts = [reply.content() for reply in replies[1:-1]]
+            if [len(part) for part in parts] != [wanted for _, wanted in pieces]:
+                raise CorruptData(f"{self._url}: of {self._show(path)} the server gave less than there is")
+            return b"".join(parts)
+
+    def info(self, namespace: str, name: str) -> Stored | None:
+        check_key(namespace, name)
+        (found,) = self._channels.reading(lambda channel: channel.ask([sftp.lstat(self._file(namespace, name))]))
+        if found.status == sftp.NO_SUCH_FILE:
+            return None
+        if found.status != sftp.OK:
+            raise self._error(found)
+        attributes = found.attributes()
+        return Stored(name, attributes.size) if modes.S_ISREG(attributes.mode) else None
+
+    def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        """A nest is read whole before the first of its names is given: that bounds memory, at eight of them."""
+        check_namespace(namespace)
+        folder = self._path(namespace)
+        (entries,) = self._channels.reading(lambda channel: self._folders(channel, [folder]))
+        beside = [stored for stored in self._values(namespace, "", entries) if stored.name > after]
+        nests = sorted(name for name in map(_text, entries) if namespace in _NESTED and is_nest(name))
+        nests = [nest for nest in nests if letters(nest) >= after[: len(letters(nest))]]
+        at = iter(nests)
+        while group := builtins.list(islice(at, _GROUP_FOLDERS)):
+            paths = [folder + b"/" + nest.encode() for nest in group]
+            found = self._channels.reading(lambda channel, paths=paths: self._folders(channel, paths))  # type: ignore[misc]
+            for nest, entries in zip(group, found, strict=True):
+                while beside and beside[0].name < letters(nest):
+                    yield beside.pop(0)
+                yield from (stored for stored in self._values(namespace, nest, entries) if stored.name > after)
+        yield from beside
+
+    def _values(self, namespace: str, nest: str, entries: dict[bytes, sftp.Attributes]) -> builtins.list[Stored]:
+        """What lies in a folder, sorted; other things than values may lie there."""
+        return sorted(
+            Stored(name, attributes.size)
+            for name, attributes in ((_text(raw), attributes) for raw, attributes in entries.items())
+            if is_key(namespace, name) and modes.S_ISREG(attributes.mode) and self._nest(namespace, name) == nest
+        )
+
+    def _folders(
+        self, channel: SftpChannel, paths: builtins.list[bytes]
+    ) -> builtins.list[dict[bytes, sftp.Attributes]]:
+        """What lies in each of several folders; nothing in one that is not there."""
+        entries: builtins.list[dict[bytes, sftp.Attributes]] = [{} for _ in paths]
+        opened = channel.ask(map(sftp.open_folder, paths))
+        handles = {place: reply.handle() for place, reply in enumerate(opened) if reply.status == sftp.OK}
+        reading = dict(handles)
+        failed = [reply for reply in opened if reply.status not in (sftp.OK, sftp.NO_SUCH_FILE)]
+        while reading and not failed:
+            asked = [place for place in reading for _ in range(_READS_AHEAD)]
+            for place, reply in zip(asked, channel.ask(sftp.read_folder(handles[at]) for at in asked), strict=True):
+                if reply.status == sftp.OK:
+                    entries[place].update(reply.entries())
+                elif reply.status == sftp.EOF:
+                    reading.pop(place, None)
+                else:
+                    failed.append(reply)
+        channel.ask(map(sftp.close, handles.values()))
+        if failed:
+            raise self._error(failed[0])
+        return entries
+
+    def stat(self) -> Stat:
+        values = held = 0
+        for namespace in _PLACES:
+            for stored in self.list(namespace):
+                values, held = values + 1, held + stored.size
+        free = self._channels.reading(self._free_bytes)
+        return Stat(values, held, free)
+
+    def _free_bytes(self, channel: SftpChannel) -> int | None:
+        if b"statvfs@openssh.com" not in channel.extensions:
+            return None
+        (reply,) = channel.ask([sftp.statvfs(self._folder)])
+        if reply.status != sftp.OK:
+            return None
+        numbers = reply.numbers()
+        return numbers[1] * numbers[4] if len(numbers) >= 5 else None
+
+    # -- writing
+
+    def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
+        self._writable()
+        group: builtins.list[_Part] = []
+        size = 0
+        for name, value in values:
+            part = self._part(namespace, name, value)
+            group.append(part)
+            size += len(part.value)
+            if size >= _GROUP_BYTES or len(group) >= _GROUP_VALUES:
+                self._put(group)
+                group, size = [], 0
+        if group:
+            self._put(group)
+
+    def _put(self, group: builtins.list[_Part]) -> None:
+        with self._channels.channel() as channel:
+            folders = self._write(channel, group)
+            renamed = channel.ask(
+                [*(sftp.posix_rename(part.temporary, part.path) for part in group), *self._syncs(channel, folders)]
+            )
+            self._close(channel, folders)
+            failed = [reply for reply in renamed if reply.status != sftp.OK]
+            if failed:
+                self._give_up(channel, group, failed[0])
+
+    def create(self, namespace: str, name: str, value: bytes) -> bool:
+        self._writable()
+        part = self._part(namespace, name, value)
+        with self._channels.channel() as channel:
+            folders = self._write(channel, [part])
+            has_links = b"hardlink@openssh.com" in channel.extensions
+            link = sftp.hard_link if has_links else sftp.rename
+            replies = channel.ask(
+                [link(part.temporary, part.path), sftp.lstat(part.path), *self._syncs(channel, folders)]
+            )
+            self._close(channel, folders)
+            linked, found, *synced = replies
+            if linked.status != sftp.OK and found.status != sftp.OK:
+                self._give_up(channel, [part], linked)
+            for reply in synced:
+                if reply.status != sftp.OK:
+                    self._give_up(channel, [part], reply)
+            if has_links or linked.status != sftp.OK:
+                channel.ask([sftp.remove(part.temporary)])
+            return linked.status == sftp.OK
+
+    def _part(self, namespace: str, name: str, value: bytes) -> _Part:
+        check_key(namespace, name)
+        temporary = self._path(_TEMPORARY, f"{self._token}-{next(self._numbers)}")
+        return _Part(temporary, self._file(namespace, name), memoryview(bytes(value)))
+
+    def _write(self, channel: SftpChannel, group: builtins.list[_Part]) -> builtins.list[bytes]:
+        """Durable temporary files; the handles of the folders into which they will go, where the server opens them."""
+        paths = sorted({part.path.rpartition(b"/")[0] for part in group})
+        opened = channel.ask(
+            [sftp.open_file(part.temporary, sftp.WRITE | sftp.CREATE | sftp.EXCLUSIVE) for part in group]
+            + [sftp.open_file(path, sftp.READ) for path in paths]
+        )
+        files, folders = opened[: len(group)], opened[len(group) :]
+        missing = [path for path, reply in zip(paths, folders, strict=True) if reply.status == sftp.NO_SUCH_FILE]
+        handles = [reply.handle() for reply in folders if reply.status == sftp.OK]
+        handles += self._make_folders(channel, missing)
+        if any(reply.status != sftp.OK for reply in files):
+            written = files
+        else:
+            written = channel.ask(
+                request
+                for part, reply in zip(group, files, strict=True)
+                for request in self._writes(channel, reply.handle(), part.value)
+            )
+        failed = [reply for reply in written if reply.status != sftp.OK]
+        if failed:
+            self._close(channel, handles)
+            self._give_up(channel, group, failed[0])
+        return handles
+
+    def _writes(self, channel: SftpChannel, handle: bytes, value: memoryview) -> Iterator[sftp.Request]:
+        for at in range(0, len(value), channel.piece_bytes):
+            yield sftp.write(handle, at, value[at : at + channel.piece_bytes])
+        yield from self._syncs(channel, [handle])
+        yield sftp.close(handle)
+
+    def _syncs(self, channel: SftpChannel, handles: builtins.list[bytes]) -> builtins.list[sftp.Request]:
+        return [sftp.fsync(handle) for handle in handles] if b"fsync@openssh.com" in channel.extensions else []
+
+    def _close(self, channel: SftpChannel, handles: builtins.list[bytes]) -> None:
+        channel.ask(map(sftp.close, handles))
+
+    def _make_folders(self, channel: SftpChannel, paths: builtins.list[bytes]) -> builtins.list[bytes]:
+        """Make folders below the store's, durably; their handles, where the server opens them."""
+        if not paths:
+            return []
+        above = sorted({path.rpartition(b"/")[0] for path in paths} - {self._folder})
+        channel.ask(map(sftp.make_folder, [*above, *paths]))
+        opened = channel.ask(sftp.open_file(path, sftp.READ) for path in [self._folder, *above, *paths])
+        handles = [reply.handle() for reply in opened if reply.status == sftp.OK]
+        if any(reply.status == sftp.NO_SUCH_FILE for reply in opened):
+            self._close(channel, handles)
+            raise StoreNotFound(f"{self._url} is gone: is its disk mounted?")
+        parents = handles[: len(handles) - len(paths)]
+        channel.ask(self._syncs(channel, parents))
+        self._close(channel, parents)
+        return handles[len(parents) :]
+
+    def _give_up(self, channel: SftpChannel, group: builtins.list[_Part], reply: Reply) -> None:
+        error = self._failure(channel, reply)  # while the disk is as full as it was
+        channel.ask(sftp.remove(part.temporary) for part in group)
+        raise error
+
+    def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
+        self._writable()
+        check_key(namespace, name)
+        check_key(to_namespace, to)
+        path, target = self._file(namespace, name), self._file(to_namespace, to)
+        folders = sorted({file.rpartition(b"/")[0] for file in (path, target)})
+        with self._channels.channel() as channel:
+            found, *opened = channel.ask([sftp.lstat(path), *(sftp.open_file(at, sftp.READ) for at in folders)])
+            handles = [reply.handle() for reply in opened if reply.status == sftp.OK]
+            if (
+                found.status == sftp.OK
+                and opened[folders.index(target.rpartition(b"/")[0])].status == sftp.NO_SUCH_FILE
+            ):
+                handles += self._make_folders(channel, [target.rpartition(b"/")[0]])
+            renamed, *synced = channel.ask([sftp.posix_rename(path, target), *self._syncs(channel, handles)])
+            self._close(channel, handles)
+            if renamed.status == sftp.NO_SUCH_FILE:
+                raise ValueNotFound(f"{namespace}/{name} is not in the store")
+            for reply in (renamed, *synced):
+                self._check(channel, reply)
+
+    def delete(self, namespace: str, names: Iterable[str]) -> None:
+        self._writable()
+        at = iter(names)
+        while group := builtins.list(islice(at, _GROUP_NAMES)):
+            for name in group:
+                check_key(namespace, name)
+            paths = [self._file(namespace, name) for name in group]
+            with self._channels.channel() as channel:
+                removed = channel.ask(map(sftp.remove, paths))
+                folders = sorted({path.rpartition(b"/")[0] for path in paths})
+                opened = channel.ask(sftp.open_file(path, sftp.READ) for path in folders)
+                handles = [reply.handle() for reply in opened if reply.status == sftp.OK]
+                synced = channel.ask(self._syncs(channel, handles))
+                self._close(channel, handles)
+                for reply in (*removed, *synced):
+                    if reply.status != sftp.NO_SUCH_FILE:
+                        self._check(channel, reply)
+
+    def flush(self) -> None:
+        """Remove what writers that were killed left behind, a day after."""
+        if self.read_only or not self._tidied.acquire(blocking=False):
+            return  # once is enough
+        folder = self._path(_TEMPORARY)
+        mark = self._path(_TEMPORARY, f"{self._token}-{next(self._numbers)}")
+        with self._channels.channel() as channel:
+            (entries,) = self._folders(channel, [folder])
+            if not entries:
+                return
+            (opened,) = channel.ask([sftp.open_file(mark, sftp.WRITE | sftp.CREATE | sftp.EXCLUSIVE)])
+            self._check(channel, opened)
+            found, _, _ = channel.ask([sftp.fstat(opened.handle()), sftp.close(opened.handle()), sftp.remove(mark)])
+            self._check(channel, found)
+            until_s = found.attributes().mtime_s - _LEFT_BEHIND_S  # the server's clock
+            old = [name for name, entry in entries.items() if modes.S_ISREG(entry.mode) and entry.mtime_s < until_s]
+            channel.ask(sftp.remove(folder + b"/" + name) for name in old)
+
+    def destroy(self) -> None:
+        """What is not a store's stays, and the folder with it."""
+        self._writable()
+        for namespace in _PLACES:
+            while names := [stored.name for stored in islice(self.list(namespace), _GROUP_NAMES)]:
+                self.delete(namespace, names)
+        with self._channels.channel() as channel:
+            folders = [self._path(namespace) for namespace in (*_PLACES, _TEMPORARY)]
+            for folder, entries in zip(folders, self._folders(channel, folders), strict=True):
+                if folder.endswith(b"/" + _TEMPORARY.encode()):
+                    channel.ask(sftp.remove(folder + b"/" + name) for name in entries)
+                channel.ask(sftp.remove_folder(folder + b"/" + name) for name in entries if is_nest(_text(name)))
+            channel.ask(sftp.remove_folder(path) for path in (*folders, self._folder))
+        self.close()
+
+    def close(self) -> None:
+        self._channels.close()
+
+    # -- paths and errors
+
+    def _path(self, *parts: str) -> bytes:
+        return b"/".join([self._folder, *(part.encode() for part in parts)])
+
+    def _nest(self, namespace: str, name: str) -> str:
+        return "/".join(nested(name, 1 if namespace in _NESTED else 0))
+
+    def _file(self, namespace: str, name: str) -> bytes:
+        return self._path(*filter(None, (namespace, self._nest(namespace, name), name)))
+
+    def _show(self, path: bytes) -> str:
+        return path[len(self._folder) + 1 :].decode()
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise StoreReadOnly(f"{self._url} was opened for reading only")
+
+    def _check(self, channel: SftpChannel, reply: Reply) -> None:
+        if reply.status != sftp.OK:
+            raise self._failure(channel, reply)
+
+    def _failure(self, channel: SftpChannel, reply: Reply) -> StoreError:
+        """The error for a status; servers have one for most that can go wrong, and do not say what it was."""
+        if reply.status == sftp.FAILURE:
+            free = self._free_bytes(channel)
+            if free is not None and free < _FULL_BYTES:
+                return StoreFull(f"no room is left at {self._url}: free some space and run the command again")
+        return self._error(reply)
+
+    def _error(self, reply: Reply) -> StoreError:
+        if reply.status == sftp.PERMISSION_DENIED:
+            return StoreReadOnly(f"{self._url}: permission denied: its files must belong to the user that logs in")
+        if reply.status == sftp.NO_SUCH_FILE:
+            return StoreNotFound(f"{self._url} is gone: is its disk mounted?")
+        return StoreError(f"{self._url}: the server says: {reply.text or f'status {reply.status}'}")
+
+
+def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> SftpStore:
+    """The store at `[USER@]HOST[:PORT]/PATH`: an absolute path, or `/~/PATH` for one relative to the home folder.
+
+    HOST may be an alias of ~/.ssh/config (or of the file that $SPRAYDRY_SSH_CONFIG names), whose HostName, Port, User,
+    IdentityFile, IdentitiesOnly and UserKnownHostsFile are heeded. Keys come from there, from ssh-agent or from ~/.ssh;
+    there are no passwords, and a host that known_hosts does not know is refused.
+    """
+    match = _URL.fullmatch(rest)
+    if match is None:
+        raise UsageError(f"sftp://{rest} cannot be meant: write sftp://USER@HOST/PATH")
+    if match["password"] is not None:
+        raise UsageError("sftp: no password may stand in a URL: use a key (`ssh-copy-id` puts it on the server)")
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and not 0 < port < 1 << 16:
+        raise UsageError(f"sftp: {port} is not a port")
+    folder = b"/".join(part for part in unquote_to_bytes(match["path"]).split(b"/") if part not in (b"", b"."))
+    home = folder == b"~" or folder.startswith(b"~/")
+    folder = folder[2:] if home else b"/" + folder
+    if folder in (b"", b"/") or b".." in folder.split(b"/") or b"\0" in folder:
+        raise UsageError(f"sftp://{rest}: name a folder for the repository")
+    user = unquote_to_bytes(match["user"]).decode("utf-8", "replace") if match["user"] else None
+    host = find_host(match["host"].strip("[]"), port, user)
+    channels = Channels(host)
+    try:
+        return SftpStore(channels, folder, f"sftp://{rest}", create=create, read_only=read_only)
+    except BaseException:
+        channels.close()
+        raise
+
+
+def _text(name: bytes) -> str:
+    """A file's name; what is not ASCII is no name of ours."""
+    return name.decode("ascii", "replace")

@@ -1,0 +1,1 @@
+"""SSH connections, and SFTP over them."""
