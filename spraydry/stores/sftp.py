@@ -9,7 +9,7 @@ import stat as modes
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -20,9 +20,11 @@ from spraydry.errors import (
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
+    StoreUnavailable,
     UsageError,
     ValueNotFound,
 )
+from spraydry.parallel import ordered_map
 from spraydry.stores.base import (
     NAMESPACES,
     Stat,
@@ -44,9 +46,11 @@ _NESTED = ("frames", "frames~")  # the only ones that get many values
 _PLACES = tuple(sorted([*NAMESPACES, *(namespace + "~" for namespace in NAMESPACES)]))
 _TEMPORARY = "tmp"
 _LEFT_BEHIND_S = 86_400  # a temporary file as old as that is no longer being written
-_GROUP_BYTES, _GROUP_VALUES = 8 << 20, 64  # written together, in three round trips
+# Read or written together, in two or three round trips; several such groups are under way at once, because OpenSSH
+# takes no more than 2 MiB in a round trip.
+_GROUP_BYTES, _GROUP_VALUES = 1 << 20, 64
 _GROUP_NAMES = 1000
-_GROUP_FOLDERS = 8  # listed together
+_GROUP_FOLDERS, _MOST_FOLDERS, _GROUP_ENTRIES = 8, 64, 32_000  # listed together
 _READS_AHEAD = 8  # of a folder; OpenSSH gives a hundred names at a time
 _FULL_BYTES = 64 << 10
 
@@ -62,6 +66,20 @@ class _Part(NamedTuple):
     temporary: bytes
     path: bytes
     value: memoryview
+
+
+class _Reading(NamedTuple):
+    """A file being read: its handle, the size it had, and the pieces wanted: where each begins, and its length."""
+
+    path: bytes
+    handle: bytes
+    size: int
+    pieces: builtins.list[tuple[int, int]]
+
+    def requests(self) -> Iterator[sftp.Request]:
+        """What to ask for: whether the open file is the one that was looked at, and its bytes."""
+        yield sftp.fstat(self.handle)
+        yield from (sftp.read(self.handle, at, length) for at, length in self.pieces)
 
 
 class SftpStore(Store):
@@ -107,35 +125,75 @@ class SftpStore(Store):
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
         check_key(namespace, name)
         check_range(start, length)
-        path = self._file(namespace, name)
-        return self._channels.reading(lambda channel: self._read(channel, path, start, length))
+        paths = [self._file(namespace, name)]
+        (value,) = self._channels.reading(lambda channel: self._read(channel, paths, start, length))
+        if value is None:
+            raise ValueNotFound(f"{namespace}/{name} is not in the store")
+        return value
 
-    def _read(self, channel: SftpChannel, path: bytes, start: int, length: int | None) -> bytes:
-        while True:
-            opened, found = channel.ask([sftp.open_file(path, sftp.READ), sftp.stat(path)])
-            if sftp.NO_SUCH_FILE in (opened.status, found.status):
-                if opened.status == sftp.OK:  # removed in between
-                    channel.ask([sftp.close(opened.handle())])
-                raise ValueNotFound(f"{self._show(path)} is not in the store")
-            self._check(channel, opened)
-            handle, size = opened.handle(), found.attributes().size if found.status == sftp.OK else -1
-            if size > MAX_VALUE_BYTES:
-                channel.ask([sftp.close(handle)])
-                raise CorruptData(f"{self._url} is damaged: {self._show(path)} has {size} bytes")
-            first = min(max(start + size, 0) if start < 0 else start, max(size, 0))
-            end = size if length is None else min(first + length, size)
-            pieces = [(at, min(channel.piece_bytes, end - at)) for at in range(first, end, channel.piece_bytes)]
-            replies = channel.ask(
-                [sftp.fstat(handle), *(sftp.read(handle, *piece) for piece in pieces), sftp.close(handle)]
-            )
-            if replies[0].status == sftp.OK and replies[0].attributes().size != size:
-                continue  # replaced in between
-            for reply in replies:
-                self._check(channel, reply)
-            parts = [reply.content() for reply in replies[1:-1]]
-            if [len(part) for part in parts] != [wanted for _, wanted in pieces]:
-                raise CorruptData(f"{self._url}: of {self._show(path)} the server gave less than there is")
-            return b"".join(parts)
+    def get_many(self, namespace: str, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """In groups of about a megabyte, as far as can be told from those before."""
+        at = iter(names)
+        typical_bytes = _GROUP_BYTES
+
+        def groups() -> Iterator[builtins.list[str]]:
+            while group := builtins.list(islice(at, max(1, min(_GROUP_VALUES, _GROUP_BYTES // typical_bytes)))):
+                for name in group:
+                    check_key(namespace, name)
+                yield group
+
+        def values(group: builtins.list[str]) -> builtins.list[tuple[str, bytes | None]]:
+            paths = [self._file(namespace, name) for name in group]
+            return builtins.list(zip(group, self._channels.reading(lambda channel: self._read(channel, paths))))
+
+        for found in ordered_map(values, groups(), CHANNELS):
+            sizes = [len(value) for _, value in found if value is not None]
+            if sizes:
+                typical_bytes = max(1, max(sizes))
+            yield from found
+
+    def _read(
+        self, channel: SftpChannel, paths: builtins.list[bytes], start: int = 0, length: int | None = None
+    ) -> builtins.list[bytes | None]:
+        """The values of files, in two round trips: one to open them, one to read; None for what is not there."""
+        asked = channel.ask(request for path in paths for request in (sftp.open_file(path, sftp.READ), sftp.stat(path)))
+        plan: builtins.list[_Reading | None] = []
+        try:
+            for path, opened, found in zip(paths, asked[::2], asked[1::2], strict=True):
+                plan.append(self._plan(channel, path, opened, found, start, length))
+            replies = iter(channel.ask(request for reading in plan if reading for request in reading.requests()))
+        finally:
+            channel.tell(sftp.close(reply.handle()) for reply in asked[::2] if reply.status == sftp.OK)
+        return [None if reading is None else self._whole(channel, reading, replies) for reading in plan]
+
+    def _plan(
+        self, channel: SftpChannel, path: bytes, opened: Reply, found: Reply, start: int, length: int | None
+    ) -> _Reading | None:
+        if sftp.NO_SUCH_FILE in (opened.status, found.status):
+            return None
+        self._check(channel, opened)
+        self._check(channel, found)
+        size, mode, _ = found.attributes()
+        if not modes.S_ISREG(mode):
+            return None
+        if size > MAX_VALUE_BYTES:
+            raise CorruptData(f"{self._url} is damaged: {self._show(path)} has {size} bytes")
+        first = min(max(start + size, 0) if start < 0 else start, size)
+        end = size if length is None else min(first + length, size)
+        step = channel.piece_bytes
+        return _Reading(path, opened.handle(), size, [(at, min(step, end - at)) for at in range(first, end, step)])
+
+    def _whole(self, channel: SftpChannel, reading: _Reading, replies: Iterator[Reply]) -> bytes:
+        found, *read = islice(replies, 1 + len(reading.pieces))
+        self._check(channel, found)
+        if found.attributes().size != reading.size:
+            raise StoreUnavailable(f"{self._url}: {self._show(reading.path)} changed while it was read; try again")
+        for reply in read:
+            self._check(channel, reply)
+        parts = [reply.content() for reply in read]
+        if [len(part) for part in parts] != [length for _, length in reading.pieces]:
+            raise CorruptData(f"{self._url}: of {self._show(reading.path)} the server gives less than there is")
+        return b"".join(parts)
 
     def info(self, namespace: str, name: str) -> Stored | None:
         check_key(namespace, name)
@@ -148,22 +206,26 @@ class SftpStore(Store):
         return Stored(name, attributes.size) if modes.S_ISREG(attributes.mode) else None
 
     def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
-        """A nest is read whole before the first of its names is given: that bounds memory, at eight of them."""
+        """Nests are read whole, several at a time: that bounds memory."""
         check_namespace(namespace)
         folder = self._path(namespace)
         (entries,) = self._channels.reading(lambda channel: self._folders(channel, [folder]))
         beside = [stored for stored in self._values(namespace, "", entries) if stored.name > after]
         nests = sorted(name for name in map(_text, entries) if namespace in _NESTED and is_nest(name))
         nests = [nest for nest in nests if letters(nest) >= after[: len(letters(nest))]]
-        at = iter(nests)
-        while group := builtins.list(islice(at, _GROUP_FOLDERS)):
-            paths = [folder + b"/" + nest.encode() for nest in group]
-            found = self._channels.reading(lambda channel, paths=paths: self._folders(channel, paths))  # type: ignore[misc]
+        at, together = iter(nests), _GROUP_FOLDERS
+        while group := builtins.list(islice(at, together)):
+            found = self._nests(namespace, group)
+            together = max(1, min(_MOST_FOLDERS, _GROUP_ENTRIES // max(1, *map(len, found))))
             for nest, entries in zip(group, found, strict=True):
                 while beside and beside[0].name < letters(nest):
                     yield beside.pop(0)
                 yield from (stored for stored in self._values(namespace, nest, entries) if stored.name > after)
         yield from beside
+
+    def _nests(self, namespace: str, nests: builtins.list[str]) -> builtins.list[dict[bytes, sftp.Attributes]]:
+        paths = [self._path(namespace, nest) for nest in nests]
+        return self._channels.reading(lambda channel: self._folders(channel, paths))
 
     def _values(self, namespace: str, nest: str, entries: dict[bytes, sftp.Attributes]) -> builtins.list[Stored]:
         """What lies in a folder, sorted; other things than values may lie there."""
@@ -191,7 +253,7 @@ class SftpStore(Store):
                     reading.pop(place, None)
                 else:
                     failed.append(reply)
-        channel.ask(map(sftp.close, handles.values()))
+        channel.tell(map(sftp.close, handles.values()))
         if failed:
             raise self._error(failed[0])
         return entries
@@ -217,49 +279,57 @@ class SftpStore(Store):
 
     def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
         self._writable()
-        group: builtins.list[_Part] = []
-        size = 0
-        for name, value in values:
-            part = self._part(namespace, name, value)
-            group.append(part)
-            size += len(part.value)
-            if size >= _GROUP_BYTES or len(group) >= _GROUP_VALUES:
-                self._put(group)
-                group, size = [], 0
-        if group:
-            self._put(group)
+        parts = (self._part(namespace, name, value) for name, value in values)
+        again: builtins.list[_Part] = []
+
+        def groups() -> Iterator[builtins.list[_Part]]:
+            """Until a name comes again, which must wait for those before it."""
+            group: builtins.list[_Part] = []
+            size = 0
+            seen = set()
+            for part in chain(again, parts):
+                if part.path in seen:
+                    again[:] = [part]
+                    break
+                seen.add(part.path)
+                group.append(part)
+                size += len(part.value)
+                if size >= _GROUP_BYTES or len(group) >= _GROUP_VALUES:
+                    yield group
+                    group, size = [], 0
+            else:
+                again.clear()
+            if group:
+                yield group
+
+        while True:
+            for _ in ordered_map(self._put, groups(), CHANNELS):
+                pass
+            if not again:
+                return
 
     def _put(self, group: builtins.list[_Part]) -> None:
         with self._channels.channel() as channel:
             folders = self._write(channel, group)
-            renamed = channel.ask(
+            replies = channel.ask(
                 [*(sftp.posix_rename(part.temporary, part.path) for part in group), *self._syncs(channel, folders)]
             )
-            self._close(channel, folders)
-            failed = [reply for reply in renamed if reply.status != sftp.OK]
-            if failed:
-                self._give_up(channel, group, failed[0])
+            channel.tell(map(sftp.close, folders))
+            self._succeed(channel, group, replies)
 
     def create(self, namespace: str, name: str, value: bytes) -> bool:
         self._writable()
         part = self._part(namespace, name, value)
         with self._channels.channel() as channel:
             folders = self._write(channel, [part])
-            has_links = b"hardlink@openssh.com" in channel.extensions
-            link = sftp.hard_link if has_links else sftp.rename
-            replies = channel.ask(
+            link = sftp.hard_link if b"hardlink@openssh.com" in channel.extensions else sftp.rename
+            linked, found, *synced = channel.ask(
                 [link(part.temporary, part.path), sftp.lstat(part.path), *self._syncs(channel, folders)]
             )
-            self._close(channel, folders)
-            linked, found, *synced = replies
-            if linked.status != sftp.OK and found.status != sftp.OK:
-                self._give_up(channel, [part], linked)
-            for reply in synced:
-                if reply.status != sftp.OK:
-                    self._give_up(channel, [part], reply)
-            if has_links or linked.status != sftp.OK:
-                channel.ask([sftp.remove(part.temporary)])
-            return linked.status == sftp.OK
+            channel.tell([*map(sftp.close, folders), sftp.remove(part.temporary)])
+            taken = linked.status != sftp.OK and found.status == sftp.OK
+            self._succeed(channel, [part], synced if taken else [linked, *synced])
+            return not taken
 
     def _part(self, namespace: str, name: str, value: bytes) -> _Part:
         check_key(namespace, name)
@@ -268,28 +338,31 @@ class SftpStore(Store):
 
     def _write(self, channel: SftpChannel, group: builtins.list[_Part]) -> builtins.list[bytes]:
         """Durable temporary files; the handles of the folders into which they will go, where the server opens them."""
-        paths = sorted({part.path.rpartition(b"/")[0] for part in group})
-        opened = channel.ask(
-            [sftp.open_file(part.temporary, sftp.WRITE | sftp.CREATE | sftp.EXCLUSIVE) for part in group]
-            + [sftp.open_file(path, sftp.READ) for path in paths]
-        )
-        files, folders = opened[: len(group)], opened[len(group) :]
-        missing = [path for path, reply in zip(paths, folders, strict=True) if reply.status == sftp.NO_SUCH_FILE]
-        handles = [reply.handle() for reply in folders if reply.status == sftp.OK]
-        handles += self._make_folders(channel, missing)
-        if any(reply.status != sftp.OK for reply in files):
-            written = files
-        else:
+        makes, looks = self._enter_folders([part.path for part in group])
+        temporaries = [sftp.open_file(part.temporary, sftp.WRITE | sftp.CREATE | sftp.EXCLUSIVE) for part in group]
+        replies = channel.ask([*makes, *looks, *temporaries])
+        folders = _handles(replies[len(makes) : -len(group)])
+        files = replies[-len(group) :]
+        try:
+            self._succeed(channel, group, files)
             written = channel.ask(
                 request
                 for part, reply in zip(group, files, strict=True)
                 for request in self._writes(channel, reply.handle(), part.value)
             )
-        failed = [reply for reply in written if reply.status != sftp.OK]
-        if failed:
-            self._close(channel, handles)
-            self._give_up(channel, group, failed[0])
-        return handles
+            self._succeed(channel, group, written)
+        except BaseException:
+            channel.tell(map(sftp.close, folders))
+            raise
+        return folders
+
+    def _enter_folders(self, files: Iterable[bytes]) -> tuple[builtins.list[sftp.Request], builtins.list[sftp.Request]]:
+        """What makes the folders of files, unless they are there, and what opens them and those above, to sync them."""
+        paths = {path.rpartition(b"/")[0] for path in files}
+        paths |= {path.rpartition(b"/")[0] for path in paths}
+        paths = {path for path in paths if len(path) > len(self._folder)}
+        order = sorted(paths)
+        return [*map(sftp.make_folder, order)], [sftp.open_file(path, sftp.READ) for path in [self._folder, *order]]
 
     def _writes(self, channel: SftpChannel, handle: bytes, value: memoryview) -> Iterator[sftp.Request]:
         for at in range(0, len(value), channel.piece_bytes):
@@ -300,50 +373,28 @@ class SftpStore(Store):
     def _syncs(self, channel: SftpChannel, handles: builtins.list[bytes]) -> builtins.list[sftp.Request]:
         return [sftp.fsync(handle) for handle in handles] if b"fsync@openssh.com" in channel.extensions else []
 
-    def _close(self, channel: SftpChannel, handles: builtins.list[bytes]) -> None:
-        channel.ask(map(sftp.close, handles))
-
-    def _make_folders(self, channel: SftpChannel, paths: builtins.list[bytes]) -> builtins.list[bytes]:
-        """Make folders below the store's, durably; their handles, where the server opens them."""
-        if not paths:
-            return []
-        above = sorted({path.rpartition(b"/")[0] for path in paths} - {self._folder})
-        channel.ask(map(sftp.make_folder, [*above, *paths]))
-        opened = channel.ask(sftp.open_file(path, sftp.READ) for path in [self._folder, *above, *paths])
-        handles = [reply.handle() for reply in opened if reply.status == sftp.OK]
-        if any(reply.status == sftp.NO_SUCH_FILE for reply in opened):
-            self._close(channel, handles)
-            raise StoreNotFound(f"{self._url} is gone: is its disk mounted?")
-        parents = handles[: len(handles) - len(paths)]
-        channel.ask(self._syncs(channel, parents))
-        self._close(channel, parents)
-        return handles[len(parents) :]
-
-    def _give_up(self, channel: SftpChannel, group: builtins.list[_Part], reply: Reply) -> None:
-        error = self._failure(channel, reply)  # while the disk is as full as it was
-        channel.ask(sftp.remove(part.temporary) for part in group)
-        raise error
+    def _succeed(self, channel: SftpChannel, group: builtins.list[_Part], replies: Iterable[Reply]) -> None:
+        """Raises for the first reply that tells a failure, and removes the temporary files."""
+        for reply in replies:
+            if reply.status != sftp.OK:
+                error = self._failure(channel, reply)  # while the disk is as full as it was
+                channel.ask(sftp.remove(part.temporary) for part in group)
+                raise error
 
     def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
         self._writable()
         check_key(namespace, name)
         check_key(to_namespace, to)
         path, target = self._file(namespace, name), self._file(to_namespace, to)
-        folders = sorted({file.rpartition(b"/")[0] for file in (path, target)})
+        makes, looks = self._enter_folders([target])
         with self._channels.channel() as channel:
-            found, *opened = channel.ask([sftp.lstat(path), *(sftp.open_file(at, sftp.READ) for at in folders)])
-            handles = [reply.handle() for reply in opened if reply.status == sftp.OK]
-            if (
-                found.status == sftp.OK
-                and opened[folders.index(target.rpartition(b"/")[0])].status == sftp.NO_SUCH_FILE
-            ):
-                handles += self._make_folders(channel, [target.rpartition(b"/")[0]])
-            renamed, *synced = channel.ask([sftp.posix_rename(path, target), *self._syncs(channel, handles)])
-            self._close(channel, handles)
-            if renamed.status == sftp.NO_SUCH_FILE:
+            replies = channel.ask([*makes, *looks, sftp.open_file(path.rpartition(b"/")[0], sftp.READ)])
+            folders = _handles(replies[len(makes) :])
+            moved, *synced = channel.ask([sftp.posix_rename(path, target), *self._syncs(channel, folders)])
+            channel.tell(map(sftp.close, folders))
+            if moved.status == sftp.NO_SUCH_FILE:
                 raise ValueNotFound(f"{namespace}/{name} is not in the store")
-            for reply in (renamed, *synced):
-                self._check(channel, reply)
+            self._succeed(channel, [], [moved, *synced])
 
     def delete(self, namespace: str, names: Iterable[str]) -> None:
         self._writable()
@@ -352,16 +403,16 @@ class SftpStore(Store):
             for name in group:
                 check_key(namespace, name)
             paths = [self._file(namespace, name) for name in group]
+            folders = sorted({path.rpartition(b"/")[0] for path in paths})
             with self._channels.channel() as channel:
-                removed = channel.ask(map(sftp.remove, paths))
-                folders = sorted({path.rpartition(b"/")[0] for path in paths})
-                opened = channel.ask(sftp.open_file(path, sftp.READ) for path in folders)
-                handles = [reply.handle() for reply in opened if reply.status == sftp.OK]
+                replies = channel.ask(
+                    [*map(sftp.remove, paths), *(sftp.open_file(path, sftp.READ) for path in folders)]
+                )
+                handles = _handles(replies[len(paths) :])
                 synced = channel.ask(self._syncs(channel, handles))
-                self._close(channel, handles)
-                for reply in (*removed, *synced):
-                    if reply.status != sftp.NO_SUCH_FILE:
-                        self._check(channel, reply)
+                channel.tell(map(sftp.close, handles))
+                removed = [reply for reply in replies[: len(paths)] if reply.status != sftp.NO_SUCH_FILE]
+                self._succeed(channel, [], [*removed, *synced])
 
     def flush(self) -> None:
         """Remove what writers that were killed left behind, a day after."""
@@ -465,6 +516,10 @@ def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> Sftp
     except BaseException:
         channels.close()
         raise
+
+
+def _handles(replies: Iterable[Reply]) -> list[bytes]:
+    return [reply.handle() for reply in replies if reply.status == sftp.OK]
 
 
 def _text(name: bytes) -> str:

@@ -197,6 +197,7 @@ class SftpChannel:
         self._sending_bytes = 0
         self._number = 0
         self._early: dict[int, Reply] = {}
+        self._unwanted: set[int] = set()
         self.in_step = False
         self.extensions = self._greet()
         self.piece_bytes = _LARGE_PIECE_BYTES if b"limits@openssh.com" in self.extensions else PIECE_BYTES
@@ -234,6 +235,12 @@ class SftpChannel:
         self.in_step = True
         return replies
 
+    def tell(self, requests: Iterable[Request]) -> None:
+        """Requests whose replies nobody waits for; they are sent with what is asked next."""
+        for request in requests:
+            self._send(request)
+            self._unwanted.add(self._number)
+
     def close(self) -> None:
         """End the session."""
         self._channel.close()
@@ -261,6 +268,9 @@ class SftpChannel:
             self._flush()
             kind, body = self._packet()
             (to,) = _unpack(">I", body)
+            if to in self._unwanted:
+                self._unwanted.remove(to)
+                continue
             self._early[to] = Reply(kind, body[4:])
             if len(self._early) > _UNDER_WAY:
                 raise Garbled("it answers what was not asked")
