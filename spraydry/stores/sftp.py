@@ -51,7 +51,8 @@ _LEFT_BEHIND_S = 86_400  # a temporary file as old as that is no longer being wr
 _GROUP_BYTES, _GROUP_VALUES = 1 << 20, 64
 _GROUP_NAMES = 1000
 _GROUP_FOLDERS, _MOST_FOLDERS, _GROUP_ENTRIES = 8, 64, 32_000  # listed together
-_READS_AHEAD = 8  # of a folder; OpenSSH gives a hundred names at a time
+_READS_AHEAD = 2  # of a folder, then twice as many each time; OpenSSH gives a hundred names at a time
+_MOST_READS_AHEAD = 32
 _FULL_BYTES = 64 << 10
 
 _URL = re.compile(
@@ -144,7 +145,8 @@ class SftpStore(Store):
 
         def values(group: builtins.list[str]) -> builtins.list[tuple[str, bytes | None]]:
             paths = [self._file(namespace, name) for name in group]
-            return builtins.list(zip(group, self._channels.reading(lambda channel: self._read(channel, paths))))
+            found = self._channels.reading(lambda channel: self._read(channel, paths))
+            return builtins.list(zip(group, found, strict=True))
 
         for found in ordered_map(values, groups(), CHANNELS):
             sizes = [len(value) for _, value in found if value is not None]
@@ -244,8 +246,10 @@ class SftpStore(Store):
         handles = {place: reply.handle() for place, reply in enumerate(opened) if reply.status == sftp.OK}
         reading = dict(handles)
         failed = [reply for reply in opened if reply.status not in (sftp.OK, sftp.NO_SUCH_FILE)]
+        ahead = _READS_AHEAD
         while reading and not failed:
-            asked = [place for place in reading for _ in range(_READS_AHEAD)]
+            asked = [place for place in reading for _ in range(ahead)]
+            ahead = min(2 * ahead, _MOST_READS_AHEAD)
             for place, reply in zip(asked, channel.ask(sftp.read_folder(handles[at]) for at in asked), strict=True):
                 if reply.status == sftp.OK:
                     entries[place].update(reply.entries())

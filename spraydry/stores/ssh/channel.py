@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 # What may be sent or asked for at a time: every server takes 32 KiB, OpenSSH says that it takes more.
 PIECE_BYTES = 32 << 10
 _LARGE_PIECE_BYTES = 255 << 10
-_UNDER_WAY = 64
+_UNDER_WAY = 1000  # the window of the channel says how many bytes may be
 _SEND_BYTES = 32 << 10  # what one SSH packet holds
 _MAX_PACKET_BYTES = 1 << 20
 
@@ -221,7 +221,7 @@ class SftpChannel:
         return self.in_step and not self._channel.closed and self._channel.get_transport().is_active()
 
     def ask(self, requests: Iterable[Request]) -> list[Reply]:
-        """The replies to requests, in their order; up to 64 are under way at once, drawn from `requests` meanwhile."""
+        """The replies to requests, in their order; up to 1000 are under way at once."""
         replies: list[Reply] = []
         waiting: deque[int] = deque()
         self.in_step = False

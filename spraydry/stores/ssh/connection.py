@@ -161,15 +161,20 @@ class Channels:
             channel.close()
 
     def _open(self) -> SftpChannel:
-        with self._lock, self._translated():
-            self._drop([client for client in self._clients if not client.get_transport().is_active()])
-            for client in reversed(self._clients):
-                try:
-                    return _channel(client)
-                except paramiko.ChannelException:
-                    continue  # no more on this one
-            self._clients.append(connect(self.host))
-            return _channel(self._clients[-1])
+        with self._translated():
+            with self._lock:
+                self._drop([client for client in self._clients if not client.get_transport().is_active()])
+                if not self._clients:
+                    self._clients.append(connect(self.host))
+                client = self._clients[-1]
+            try:
+                return _channel(client)
+            except paramiko.ChannelException:  # no more on this one
+                with self._lock:
+                    if client in self._clients[-1:]:
+                        self._clients.append(connect(self.host))
+                    client = self._clients[-1]
+                return _channel(client)
 
     def _drop(self, clients: list[Any]) -> None:
         for client in list(clients):
