@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 # What may be sent or asked for at a time: every server takes 32 KiB, OpenSSH says that it takes more.
@@ -243,7 +244,8 @@ class SftpChannel:
 
     def close(self) -> None:
         """End the session."""
-        self._channel.close()
+        with suppress(EOFError, OSError):  # that it was lost already is no news
+            self._channel.close()
 
     def _send(self, request: Request) -> None:
         self._number = (self._number + 1) & 0xFFFFFFFF
