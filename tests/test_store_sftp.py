@@ -268,8 +268,8 @@ def cut_puts(url: str, running: Server) -> tuple[int, int]:
     with proxy("127.0.0.1", port_of(running)) as network:
         through = at_port(url, running, int(network.address.rpartition(":")[2]))
         writer, reader = open_store(through, create=True), open_store(url)
-        old, new = b"old" * 200_000, b"new" * 300_000
-        for place, cut in enumerate([1, 100, 2000, *range(100_000, 1_000_000, 150_000)]):
+        old, new = b"old" * 400_000, b"new" * 800_000
+        for place, cut in enumerate([1, 100, 2000, *range(100_000, 2_400_000, 150_000)]):
             reader.put("frames", f"old{place}", old)
             network.fault = Fault(cut_request=cut, times=1)
             try:
