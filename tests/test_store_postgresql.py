@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,12 @@ def test_a_session_ended_in_the_middle_of_a_put(store: Store, administrator: psy
 def cut_puts(url: str, running: Server) -> int:
     """Cut connections after more and more bytes of a put of two values, and look what is there; how many failed."""
     failed = 0
-    with proxy("127.0.0.1", port_of(running)) as network:
+    with proxy("127.0.0.1", port_of(running)) as network, ExitStack() as stack:
         port = network.address.rpartition(":")[2]
-        writer, reader = open_store(url.replace(f":{port_of(running)}/", f":{port}/"), create=True), open_store(url)
+        writer = stack.enter_context(
+            closing(open_store(url.replace(f":{port_of(running)}/", f":{port}/"), create=True))
+        )
+        reader = stack.enter_context(closing(open_store(url)))
         old, new = b"old" * 100_000, b"new" * 200_000
         for cut in [1, 100, *range(50_000, 1_400_000, 100_000)]:
             reader.put_many("frames", [("a", old), ("b", old)])
@@ -229,8 +233,6 @@ def cut_puts(url: str, running: Server) -> int:
             assert found in ([old, old], [new, new])
             writer.put("frames", "a", new)  # the next call has a new connection
             assert reader.get("frames", "a") == new
-        writer.close()
-        reader.close()
     return failed
 
 

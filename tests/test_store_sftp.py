@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -265,9 +266,10 @@ def test_a_session_killed_in_the_middle_of_a_put(store: Store, sshd: Server) -> 
 def cut_puts(url: str, running: Server) -> tuple[int, int]:
     """Cut connections after more and more bytes of a put, and look what is there; how many puts failed, and worked."""
     failed = worked = 0
-    with proxy("127.0.0.1", port_of(running)) as network:
+    with proxy("127.0.0.1", port_of(running)) as network, ExitStack() as stack:
         through = at_port(url, running, int(network.address.rpartition(":")[2]))
-        writer, reader = open_store(through, create=True), open_store(url)
+        writer = stack.enter_context(closing(open_store(through, create=True)))
+        reader = stack.enter_context(closing(open_store(url)))
         old, new = b"old" * 400_000, b"new" * 800_000
         for place, cut in enumerate([1, 100, 2000, *range(100_000, 2_400_000, 150_000)]):
             reader.put("frames", f"old{place}", old)
@@ -290,8 +292,6 @@ def cut_puts(url: str, running: Server) -> tuple[int, int]:
             assert won is None or (won and found is not None)
             writer.put("frames", f"old{place}", new)  # the next call has a new connection
             assert reader.get("frames", f"old{place}") == new
-        writer.close()
-        reader.close()
     return failed, worked
 
 

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -183,8 +183,11 @@ class PostgresqlStore(Store):
             "INSERT INTO {table}(namespace, name, value) VALUES(%s, %s, %b)"
             " ON CONFLICT(namespace, name) DO UPDATE SET value = excluded.value"
         )
-        with self.batch() as connection, self._translated(), connection.cursor(binary=True) as cursor:
-            cursor.executemany(self._sql(query), rows())
+        with self._connection() as connection, self._translated(), ExitStack() as stack:
+            if getattr(self._local, "connection", None) is None:  # its beginning and end wait for no answer
+                stack.enter_context(connection.pipeline())
+                stack.enter_context(connection.transaction())
+            stack.enter_context(connection.cursor(binary=True)).executemany(self._sql(query), rows())
 
     def create(self, namespace: str, name: str, value: bytes) -> bool:
         self._writable()
@@ -362,7 +365,7 @@ def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> Post
     match = _URL.fullmatch(rest)
     if match is None:
         raise UsageError(f"{scheme}: cannot be meant: write {scheme}://USER@HOST/DATABASE")
-    if match["password"] is not None or re.search("(^|&)(pass|ssl)", match["query"] or ""):
+    if match["password"] is not None or re.search("(^|&)(ssl)?pass", match["query"] or ""):
         raise UsageError(f"{scheme}: no password may stand in a URL: put it into ~/.pgpass or $PGPASSWORD")
     schema = "spraydry"
     for word in filter(None, (match["query"] or "").split("&")):
