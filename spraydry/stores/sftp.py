@@ -48,7 +48,7 @@ _TEMPORARY = "tmp"
 _LEFT_BEHIND_S = 86_400  # a temporary file as old as that is no longer being written
 # Read or written together, in two or three round trips; several such groups are under way at once, because OpenSSH
 # takes no more than 2 MiB in a round trip.
-_GROUP_BYTES, _GROUP_VALUES = 1 << 20, 64
+_WRITE_BYTES, _READ_BYTES, _GROUP_VALUES = 1 << 20, 2 << 20, 64
 _GROUP_NAMES = 1000
 _GROUP_FOLDERS, _MOST_FOLDERS, _GROUP_ENTRIES = 8, 64, 32_000  # listed together
 _READS_AHEAD = 2  # of a folder, then twice as many each time; OpenSSH gives a hundred names at a time
@@ -133,12 +133,12 @@ class SftpStore(Store):
         return value
 
     def get_many(self, namespace: str, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        """In groups of about a megabyte, as far as can be told from those before."""
+        """In groups of about 2 MiB, as far as can be told from those before."""
         at = iter(names)
-        typical_bytes = _GROUP_BYTES
+        typical_bytes = _READ_BYTES
 
         def groups() -> Iterator[builtins.list[str]]:
-            while group := builtins.list(islice(at, max(1, min(_GROUP_VALUES, _GROUP_BYTES // typical_bytes)))):
+            while group := builtins.list(islice(at, max(1, min(_GROUP_VALUES, _READ_BYTES // typical_bytes)))):
                 for name in group:
                     check_key(namespace, name)
                 yield group
@@ -298,7 +298,7 @@ class SftpStore(Store):
                 seen.add(part.path)
                 group.append(part)
                 size += len(part.value)
-                if size >= _GROUP_BYTES or len(group) >= _GROUP_VALUES:
+                if size >= _WRITE_BYTES or len(group) >= _GROUP_VALUES:
                     yield group
                     group, size = [], 0
             else:
@@ -327,10 +327,15 @@ class SftpStore(Store):
         with self._channels.channel() as channel:
             folders = self._write(channel, [part])
             link = sftp.hard_link if b"hardlink@openssh.com" in channel.extensions else sftp.rename
-            linked, found, *synced = channel.ask(
-                [link(part.temporary, part.path), sftp.lstat(part.path), *self._syncs(channel, folders)]
+            linked, found, _, *synced = channel.ask(
+                [
+                    link(part.temporary, part.path),
+                    sftp.lstat(part.path),
+                    sftp.remove(part.temporary),
+                    *self._syncs(channel, folders),
+                ]
             )
-            channel.tell([*map(sftp.close, folders), sftp.remove(part.temporary)])
+            channel.tell(map(sftp.close, folders))
             taken = linked.status != sftp.OK and found.status == sftp.OK
             self._succeed(channel, [part], synced if taken else [linked, *synced])
             return not taken
