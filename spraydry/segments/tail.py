@@ -1,0 +1,172 @@
+"""The open segment: the one that records are appended to, with its index in memory."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from spraydry.errors import CorruptData
+from spraydry.format.digest import Buffer
+from spraydry.segments.data import scan, sync_mark
+from spraydry.segments.files import File
+from spraydry.segments.layout import (
+    DATA_HEADER,
+    INDEX_HEADER,
+    MAX_KEY_BYTES,
+    OPEN,
+    ROW,
+    Damaged,
+    IndexHeader,
+    Record,
+    Row,
+    check_of,
+    pack_record,
+    row_key,
+    row_of,
+    unpack_index_header,
+)
+
+_WIDTH = ROW.size + MAX_KEY_BYTES
+_READ = 4096  # rows
+
+
+class Write(NamedTuple):
+    """One record to append. `first` as in Row."""
+
+    kind: int
+    first: int
+    key: bytes
+    value: Buffer
+
+
+class Tail:
+    """The newest segment while it takes records. Not thread-safe: Segments holds its lock.
+
+    Whoever appends holds the lock between processes too; others see what is in the index, which is written behind the
+    data, once those are durable.
+    """
+
+    def __init__(self, number: int, data: File, index: File) -> None:
+        self.number = number
+        self.data = data
+        self.end = DATA_HEADER.size  # of the last record that is known
+        self._index = index
+        self._rows = 0  # those of the index that are known
+        self._pending: list[bytes] = []
+        self._durable_end = self.end
+        self.entries: dict[bytes, bytes] = {}
+        self._order: list[bytes] = []
+        self._unordered: list[bytes] = []
+        try:
+            known = unpack_index_header(index.read(INDEX_HEADER.size, 0)).sync
+        except Damaged:
+            known = b""
+        try:
+            self._sync = sync_mark(data, number)
+        except CorruptData:
+            if not known:
+                raise
+            self._sync = known
+        self._index_sound = known == self._sync
+
+    def load(self) -> bool:
+        """Take in what others appended; whether there was something."""
+        known = self._rows
+        if not self._index_sound or self._index.size() < INDEX_HEADER.size + (known + 1) * _WIDTH:
+            return False
+        try:
+            while rows := self._index.read(_READ * _WIDTH, INDEX_HEADER.size + self._rows * _WIDTH):
+                for at in range(0, len(rows), _WIDTH):
+                    key, row = row_key(rows, at), row_of(rows, at)
+                    if row.segment != self.number or row.record_at(key) < self.end:
+                        raise Damaged("a row of an index is of another place")
+                    self._add(key, row, rows[at : at + ROW.size])
+                    self._rows += 1
+        except Damaged:
+            pass  # being written at this moment; what stays so is recovered by the next who holds the lock
+        self._durable_end = self.end
+        return self._rows > known
+
+    def recover(self, read_only: bool) -> bool:
+        """Under the lock: find again what the index lacks, cut off an append that did not come to its end; whether
+        there was something to do."""
+        self.load()
+        index_end = INDEX_HEADER.size + self._rows * _WIDTH
+        if self.data.size() <= self.end and self._index.size() == index_end and self._index_sound:
+            return False
+        for found in scan(self.data, self.number, self._sync, self.end, verify=True):
+            packed = found.row.pack(found.key)
+            self._add(found.key, found.row, packed[: ROW.size])
+            if not read_only:
+                self._pending.append(packed)
+        if not read_only:
+            if self.data.size() > self.end:
+                os.ftruncate(self.data.fd, self.end)
+            os.ftruncate(self._index.fd, index_end)
+            header = IndexHeader(OPEN, self.number, self.number, MAX_KEY_BYTES, sync=self._sync)
+            self._index.write([header.pack()], 0)
+            self._index_sound = True
+            self.sync()
+            self.publish()
+        return True
+
+    def append(self, writes: Sequence[Write]) -> None:
+        """Write records that are there together or not at all, durable once `sync` returns."""
+        parts: list[Buffer] = []
+        rows = []
+        at = self.end
+        for place, (kind, first, key, value) in enumerate(writes):
+            record = Record(kind, place + 1 < len(writes), first, len(value), check_of(value), key)
+            head = pack_record(self._sync, record)
+            rows.append((key, Row(kind, self.number, first, at + len(head), len(value), record.check)))
+            parts += (head, value)
+            at += len(head) + len(value)
+        try:
+            self.data.write(parts, self.end)
+        except BaseException:
+            os.ftruncate(self.data.fd, self.end)
+            raise
+        for key, row in rows:
+            packed = row.pack(key)
+            self._add(key, row, packed[: ROW.size])
+            self._pending.append(packed)
+
+    def sync(self) -> None:
+        """Make durable what was appended."""
+        if self._pending:
+            os.fdatasync(self.data.fd)
+
+    def publish(self) -> None:
+        """Show others what was appended and is durable."""
+        if self._pending:
+            # The index needs no fsync: what a power cut takes from it is found again in the data.
+            rows = [row.ljust(_WIDTH, b"\0") for row in self._pending]
+            self._index.write(rows, INDEX_HEADER.size + self._rows * _WIDTH)
+            self._rows += len(rows)
+            self._pending.clear()
+            self._durable_end = self.end
+
+    def roll_back(self) -> None:
+        """Take back what was appended and not published. The tail must be made anew then."""
+        os.ftruncate(self.data.fd, self._durable_end)
+        os.ftruncate(self._index.fd, INDEX_HEADER.size + self._rows * _WIDTH)
+
+    def keys(self, after: bytes = b"") -> list[bytes]:
+        """The keys greater than `after`, in order."""
+        if self._unordered:
+            self._order += self._unordered
+            self._order.sort()
+            self._unordered.clear()
+        return self._order[bisect_right(self._order, after) :]
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """All keys in order, each with its packed row."""
+        return ((key, self.entries[key] + key) for key in self.keys())
+
+    def _add(self, key: bytes, row: Row, fixed: bytes) -> None:
+        if key not in self.entries:
+            self._unordered.append(key)
+        self.entries[key] = fixed
+        self.end = row.offset + row.length

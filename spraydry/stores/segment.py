@@ -1,0 +1,100 @@
+"""A store on segment files in one folder: `segment:PATH`, with `?max_file_size=256M&max_files=100` behind it or not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+
+from spraydry.errors import ValueNotFound
+from spraydry.format.chunker import parse_bytes
+from spraydry.segments.segments import Segments
+from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range, is_key
+
+_OPTIONS = re.compile(r"\?((?:max_file_size|max_files)=[0-9A-Za-z.]+(?:&(?:max_file_size|max_files)=[0-9A-Za-z.]+)*)$")
+
+
+class SegmentStore(Store):
+    """Values in segments, all namespaces in one set. Blocks; threads may share it, processes may open the same."""
+
+    def __init__(self, segments: Segments) -> None:
+        self.segments = segments
+        self.read_only = segments.read_only
+
+    def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
+        check_range(start, length)
+        value = self.segments.get(_key(namespace, name), start, length)
+        if value is None:
+            raise ValueNotFound(f"{namespace}/{name} is not in the store")
+        return value
+
+    def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
+        with self.segments.writing():
+            for name, value in values:
+                self.segments.put((_key(namespace, name), value))
+
+    def create(self, namespace: str, name: str, value: bytes) -> bool:
+        return self.segments.create(_key(namespace, name), value)
+
+    def delete(self, namespace: str, names: Iterable[str]) -> None:
+        self.segments.delete(_key(namespace, name) for name in names)
+
+    def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        check_namespace(namespace)
+        prefix = namespace.encode() + b"\0"
+        behind = len(prefix)
+        for key, row in self.segments.rows(prefix, prefix + after.encode("ascii", "replace")):
+            name = key[behind:].decode("ascii", "replace")
+            if is_key(namespace, name):
+                yield Stored(name, row.length)
+
+    def info(self, namespace: str, name: str) -> Stored | None:
+        row = self.segments.find(_key(namespace, name))
+        return None if row is None else Stored(name, row.length)
+
+    def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
+        if not self.segments.move(_key(namespace, name), _key(to_namespace, to)):
+            raise ValueNotFound(f"{namespace}/{name} is not in the store")
+
+    def soft_delete(self, namespace: str, names: Iterable[str]) -> None:
+        with self.batch():  # one fdatasync for all
+            super().soft_delete(namespace, names)
+
+    def stat(self) -> Stat:
+        count = held = 0
+        for _, row in self.segments.rows(b""):
+            count += 1
+            held += row.length
+        room = os.statvfs(self.segments.path)
+        return Stat(count, held, room.f_bavail * room.f_frsize)
+
+    def destroy(self) -> None:
+        self.segments.destroy()
+
+    def batch(self) -> AbstractContextManager[object]:
+        return self.segments.writing()
+
+    def flush(self) -> None:
+        if not self.read_only:
+            self.segments.reclaim()
+
+    def close(self) -> None:
+        self.segments.close()
+
+    def location(self) -> str | None:
+        return self.segments.path
+
+
+def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> SegmentStore:
+    """The store in the folder at path `rest`."""
+    options = {}
+    if match := _OPTIONS.search(rest):
+        rest = rest[: match.start()]
+        options = {name: parse_bytes(value) for name, value in (part.split("=") for part in match[1].split("&"))}
+    return SegmentStore(Segments(rest, create=create, read_only=read_only, **options))
+
+
+def _key(namespace: str, name: str) -> bytes:
+    check_key(namespace, name)
+    return f"{namespace}\0{name}".encode("ascii")
