@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from spraydry.errors import StoreError, StoreFull, StoreNotFound, StoreReadOnly, StoreUnavailable
@@ -47,9 +47,9 @@ class File:
         self.fd = -1
         self.fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
 
     def size(self) -> int:
         return os.fstat(self.fd).st_size
@@ -74,6 +74,21 @@ class File:
             while done < total:
                 done += os.pwrite(self.fd, rest[done:], at + done)
         return total
+
+
+def is_read_only(error: OSError) -> bool:
+    """Whether it says that something cannot be written, but perhaps read."""
+    return _KINDS.get(error.errno or 0) is StoreReadOnly
+
+
+def make_reserve(path: str, size: int) -> None:
+    """A file of `size` bytes that take room, if there is as much; to be removed when there is none."""
+    if not os.path.exists(path):
+        file = File(path, os.O_RDWR | os.O_CREAT)
+        try:
+            os.posix_fallocate(file.fd, 0, size)
+        except OSError:
+            os.unlink(path)
 
 
 def sync_folder(path: str) -> None:

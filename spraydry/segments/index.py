@@ -51,8 +51,10 @@ class SortedIndex:
     def rows(self, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Keys greater than `after`, in order, each with its packed row."""
         width = self._width
-        for start in range(max(self._block(after), 0) * _FENCE, self.header.rows, _READ):
-            rows = self._read(start, _READ)
+        start, count = max(self._block(after), 0) * _FENCE, _FENCE
+        while start < self.header.rows:
+            rows = self._read(start, count)
+            start, count = start + count, min(2 * count, _READ)
             for at in range(0, len(rows), width):
                 key = row_key(rows, at)
                 if key > after:
@@ -93,7 +95,7 @@ def write_sorted(
         os.close(scratch)
         file = File(name, os.O_RDWR)
         os.unlink(name)
-    else:
+    else:  # what stays of it after an error is removed by the next who opens the segments
         file = File(path + ".tmp", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     header = IndexHeader(SORTED, first, last, key_bytes)
     at, count, fences, waiting = INDEX_HEADER.size, 0, bytearray(), bytearray()

@@ -153,17 +153,18 @@ class Tail:
         os.ftruncate(self.data.fd, self._durable_end)
         os.ftruncate(self._index.fd, INDEX_HEADER.size + self._rows * _WIDTH)
 
-    def keys(self, after: bytes = b"") -> list[bytes]:
-        """The keys greater than `after`, in order."""
+    def keys(self, prefix: bytes, after: bytes = b"") -> list[bytes]:
+        """The keys that begin with `prefix` and are greater than `after`, in order."""
         if self._unordered:
             self._order += self._unordered
             self._order.sort()
             self._unordered.clear()
-        return self._order[bisect_right(self._order, after) :]
+        start, stop = (bisect_right(self._order, bound) for bound in (max(prefix, after), prefix + b"\xff"))
+        return self._order[start:stop]
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         """All keys in order, each with its packed row."""
-        return ((key, self.entries[key] + key) for key in self.keys())
+        return ((key, self.entries[key] + key) for key in self.keys(b""))
 
     def _add(self, key: bytes, row: Row, fixed: bytes) -> None:
         if key not in self.entries:
