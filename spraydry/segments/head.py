@@ -14,6 +14,7 @@ from spraydry.segments.layout import FORMAT, GENERATION, GENERATION_AT, HEAD, HE
 
 DEFAULT_FILE_BYTES = 1 << 30
 HEAD_NAME = "segments"
+UNKNOWN = -2  # a generation that is never current
 RESERVE_NAME = "reserve"
 RESERVE_BYTES = 256 << 10
 OWN_NAME = re.compile(r"[0-9]{8}\.(data|index)(\.tmp)?|[0-9]{8}-[0-9]{8}\.merged(\.tmp)?|segments|reserve")
@@ -28,7 +29,7 @@ class Head:
         self.read_only = read_only
         self.path = os.path.join(folder, HEAD_NAME)
         self._file = self._made(folder) if create and not read_only else self._opened(folder)
-        self.generation = -1  # that of the view its user has
+        self.generation = UNKNOWN  # that of the view its user has
 
     def limits(self, max_file_size: int | None, max_files: int | None) -> tuple[int, int]:
         """The two limits: as they are kept, but for what is given here, which is kept from now on."""
@@ -73,7 +74,7 @@ class Head:
         """Under the lock: end a change whose maker died, so that everybody looks again."""
         if self.now() % 2 and not self.read_only:
             self._step()
-            self.generation = -1
+            self.generation = UNKNOWN
 
     def _step(self) -> int:
         generation = self.now() + 1

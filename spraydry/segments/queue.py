@@ -88,7 +88,7 @@ class Queue:
             return self._delete(iter(indexes))
 
     def prune(self, before: int | None = None) -> int:
-        """Delete all values, or those of the indexes smaller than `before`, and free their files; how many these were."""
+        """Delete all values, or those of indexes smaller than `before`, and free their files; how many they were."""
         with self._lock, self._segments.writing():
             stop = self._next_index() if before is None else before
             count = self._delete(index for index in self.indexes() if index < stop)
@@ -143,7 +143,7 @@ class Queue:
                     self._segments.put((_NEXT, b"%d" % (newest + 1)))
                 count += self._segments.delete([_key(index)])
                 size += row.length
-                if row.segment != self._deleted_in:  # those before are perhaps free of values now
+                if row.segment != self._deleted_in or index == newest:  # those before are perhaps free of values now
                     self._deleted_in = row.segment
                     self._segments.drop_dead()
         self._count(-count, -size)

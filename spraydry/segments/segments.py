@@ -13,7 +13,7 @@ from spraydry.errors import CorruptData, StoreError, StoreFull, StoreNotFound, S
 from spraydry.format.digest import Buffer
 from spraydry.segments.data import make_data_file
 from spraydry.segments.files import File, make_reserve, sync_folder, translated
-from spraydry.segments.head import OWN_NAME, RESERVE_BYTES, RESERVE_NAME, Head, check_limits
+from spraydry.segments.head import OWN_NAME, RESERVE_BYTES, RESERVE_NAME, UNKNOWN, Head, check_limits
 from spraydry.segments.layout import MARK, MAX_KEY_BYTES, RECORD, VALUE, Damaged, Row, check_of, row_of
 from spraydry.segments.merge import merged_rows
 from spraydry.segments.sealed import Sealed
@@ -312,7 +312,7 @@ class Segments:
                     tail.publish()
             except BaseException:
                 with self._state:
-                    self._head.generation = -1  # look again: what stands in memory is not on disk
+                    self._head.generation = UNKNOWN  # look again: what stands in memory is not on disk
                     tail.roll_back()
                 raise
 
@@ -460,11 +460,14 @@ class Segments:
         if number is not None:
             self._tail = self._open_tail(number)
             self._tail.recover(self.read_only)
-        self._head.generation = generation
+        self._head.generation = generation if self._tail is None or self._tail.index_sound else UNKNOWN
 
     def _open_tail(self, number: int) -> Tail:
         flags = os.O_RDONLY if self.read_only else os.O_RDWR
-        index = File(self._sealed.index_path(number, number), flags | (0 if self.read_only else os.O_CREAT))
+        path = self._sealed.index_path(number, number)
+        if self.read_only and not os.path.exists(path):
+            path = os.devnull  # which is as good as an empty one
+        index = File(path, flags | (0 if self.read_only else os.O_CREAT))
         return Tail(number, File(self._sealed.data_path(number), flags), index)
 
     def _usable(self) -> None:

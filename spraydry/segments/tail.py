@@ -69,12 +69,12 @@ class Tail:
             if not known:
                 raise
             self._sync = known
-        self._index_sound = known == self._sync
+        self.index_sound = known == self._sync
 
     def load(self) -> bool:
         """Take in what others appended; whether there was something."""
         known = self._rows
-        if not self._index_sound or self._index.size() < INDEX_HEADER.size + (known + 1) * _WIDTH:
+        if not self.index_sound or self._index.size() < INDEX_HEADER.size + (known + 1) * _WIDTH:
             return False
         try:
             while rows := self._index.read(_READ * _WIDTH, INDEX_HEADER.size + self._rows * _WIDTH):
@@ -94,7 +94,7 @@ class Tail:
         there was something to do."""
         self.load()
         index_end = INDEX_HEADER.size + self._rows * _WIDTH
-        if self.data.size() <= self.end and self._index.size() == index_end and self._index_sound:
+        if self.data.size() <= self.end and self._index.size() == index_end and self.index_sound:
             return False
         for found in scan(self.data, self.number, self._sync, self.end, verify=True):
             packed = found.row.pack(found.key)
@@ -107,7 +107,7 @@ class Tail:
             os.ftruncate(self._index.fd, index_end)
             header = IndexHeader(OPEN, self.number, self.number, MAX_KEY_BYTES, sync=self._sync)
             self._index.write([header.pack()], 0)
-            self._index_sound = True
+            self.index_sound = True
             self.sync()
             self.publish()
         return True
