@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 from spraydry.segments.files import File
-from spraydry.segments.layout import INDEX_HEADER, SORTED, Damaged, IndexHeader, row_key, unpack_index_header
+from spraydry.segments.layout import INDEX_HEADER, ROW, SORTED, Damaged, IndexHeader, row_key, unpack_index_header
 
 _FENCE = 64  # rows
 _READ = 64 * _FENCE  # rows that are read at once when many are wanted
@@ -42,6 +42,11 @@ class SortedIndex:
             return None
         width = self._width
         rows = self._read(block * _FENCE, _FENCE)
+        at = rows.find(key)
+        while at >= 0:  # one look at the bytes finds most that are there; only damage or nothing is left to the search
+            if at % width == ROW.size and row_key(rows, at - ROW.size) == key:
+                return rows[at - ROW.size : at - ROW.size + width]
+            at = rows.find(key, at + 1)
         count = len(rows) // width
         place = bisect_left(range(count), key, key=lambda at: row_key(rows, at * width))
         if place < count and row_key(rows, place * width) == key:

@@ -21,7 +21,8 @@ from spraydry.segments.tail import Tail, Write
 
 R = TypeVar("R")
 
-_TAIL_ROWS = 16384  # what bounds the index in memory: a segment is sealed when it has as many
+_GROUP_BYTES = 64 << 10  # small values are appended by so many bytes at once
+_TAIL_ROWS = 8192  # what bounds the index in memory: a segment is sealed when it has as many
 _OPEN_FILES = 64
 _WORTH_SEALING_BYTES = 1 << 20
 _LAST_NUMBER = 99_999_999
@@ -156,6 +157,20 @@ class Segments:
         """Append values, replacing those of the same keys: together or not at all."""
         with self.writing():
             self._append([(VALUE, key, value) for key, value in values])
+
+    def put_many(self, values: Iterable[tuple[bytes, Buffer]]) -> None:
+        """Append values, replacing those of the same keys, all durable at the end; after an error any may be there."""
+        with self.writing():
+            group: list[tuple[int, bytes, Buffer]] = []
+            room = most = min(_GROUP_BYTES, self.max_file_size // 8)
+            for key, value in values:
+                held = value if isinstance(value, bytes) else bytes(value)  # buffers may be used again meanwhile
+                group.append((VALUE, key, held))
+                room -= len(held) + RECORD.size + len(key)
+                if room < 0:
+                    self._append(group)
+                    group, room = [], most
+            self._append(group)
 
     def create(self, key: bytes, value: Buffer) -> bool:
         """Append a value unless the key is taken; False if it is."""

@@ -30,9 +30,7 @@ class SegmentStore(Store):
         return value
 
     def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
-        with self.segments.writing():
-            for name, value in values:
-                self.segments.put((_key(namespace, name), value))
+        self.segments.put_many((_key(namespace, name), value) for name, value in values)
 
     def create(self, namespace: str, name: str, value: bytes) -> bool:
         return self.segments.create(_key(namespace, name), value)

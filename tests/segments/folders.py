@@ -28,8 +28,8 @@ def key(name: object) -> bytes:
 
 
 def fill(folder: Path, *, sealed: bool) -> dict[bytes, bytes]:
-    """Some values in `folder`, with some replaced, moved and deleted; what is there then. With `sealed` they lie in four
-    sealed segments, whose indexes are merged, and an open one; else in one open segment."""
+    """Some values in `folder`, with some replaced, moved and deleted; what is there then. With `sealed` they lie in
+    four sealed segments, whose indexes are merged, and an open one; else in one open segment."""
     segments = Segments(str(folder), create=True, max_file_size=420 if sealed else None)
     for number in range(8):
         segments.put((key(number), b"value %d " % number * (number + 1)))

@@ -1,4 +1,4 @@
-"""Segments whose files were damaged, cut short or lost: errors or the same values, and nothing lost but what was hit."""
+"""Segments whose files were damaged, cut short or lost: errors or the same values, nothing lost but what was hit."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def test_data_cut_short(tmp_path: Path, sealed: bool) -> None:
             if lose_index:
                 (tmp_path / newest).with_suffix(".index").unlink()
             try:
-                values, damaged = read_all(tmp_path, read_only=bool(length % 2))
+                values, _damaged = read_all(tmp_path, read_only=bool(length % 2))
             except CorruptData:
-                assert length < 32 and not lose_index or length < 100, length
+                assert (length < 32 and not lose_index) or length < 100, length
             else:
                 assert all(
                     value in (expected.get(name), b"value 1 value 1 ") or name in (key(2), key(3), key(5))
