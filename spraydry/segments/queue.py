@@ -77,7 +77,7 @@ class Queue:
         whoever must not lose what he works at takes `peek`, and `delete` afterwards."""
         with self._lock, self._segments.writing():
             taken = list(self.peek(count))
-            self.delete(*(index for index, _ in taken))
+            self._delete(index for index, _ in taken)
         return taken
 
     def delete(self, *indexes: int) -> int:
