@@ -98,7 +98,7 @@ def sync_folder(path: str) -> None:
 
 
 def lock(path: str, *, shared: bool) -> File:
-    """The lock of all who use `path`, held until the File is gone; a process that dies leaves none.
+    """The lock of all who use `path`, held until `unlock`; a process that dies leaves none.
 
     Raises StoreUnavailable when others hold it for longer than LOCK_TIMEOUT_S.
     """
@@ -110,13 +110,25 @@ def lock(path: str, *, shared: bool) -> File:
     except BlockingIOError:
         pass
     # Waiting in the kernel's queue is fair, which trying again is not, but has no time limit: so a thread waits.
-    held = threading.Event()
+    deciding, held, given_up = threading.Lock(), threading.Event(), threading.Event()
 
-    def wait(waiting: File) -> None:
-        fcntl.flock(waiting.fd, how)
-        held.set()
+    def wait() -> None:
+        fcntl.flock(file.fd, how)
+        with deciding:
+            if given_up.is_set():
+                unlock(file)
+            else:
+                held.set()
 
-    threading.Thread(target=wait, args=(file,), daemon=True, name="spraydry-lock").start()
+    threading.Thread(target=wait, daemon=True, name="spraydry-lock").start()
     if not held.wait(LOCK_TIMEOUT_S):
-        raise StoreUnavailable(f"{path} is locked by another process; try again when it has finished")
+        with deciding:
+            if not held.is_set():
+                given_up.set()
+                raise StoreUnavailable(f"{path} is locked by another process; try again when it has finished")
     return file
+
+
+def unlock(file: File) -> None:
+    """Let go of a lock at once, even if something, such as an error's trace, still refers to the File."""
+    fcntl.flock(file.fd, fcntl.LOCK_UN)

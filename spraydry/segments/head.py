@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from spraydry.errors import CorruptData, FormatTooNew, NotARepository, StoreNotFound, UsageError
-from spraydry.segments.files import File, is_read_only, lock, sync_folder
+from spraydry.segments.files import File, is_read_only, lock, sync_folder, unlock
 from spraydry.segments.layout import FORMAT, GENERATION, GENERATION_AT, HEAD, HEAD_MAGIC
 
 DEFAULT_FILE_BYTES = 1 << 30
@@ -50,7 +50,7 @@ class Head:
         return limits
 
     def lock(self) -> File:
-        """Held until the File is gone; shared by those who only read."""
+        """Held until it is unlocked; shared by those who only read."""
         return lock(self.path, shared=self.read_only)
 
     def now(self) -> int:
@@ -89,12 +89,14 @@ class Head:
                     raise NotARepository(f"{folder} holds other things ({name!r}): name an empty or a new folder")
         file = File(self.path, os.O_RDWR | os.O_CREAT)
         held = self.lock()
-        if file.size() == 0:
-            file.write([_packed(DEFAULT_FILE_BYTES, 0).ljust(GENERATION_AT + GENERATION.size, b"\0")], 0)
-            os.fsync(file.fd)
-            sync_folder(folder)
-            sync_folder(os.path.dirname(folder))
-        del held
+        try:
+            if file.size() == 0:
+                file.write([_packed(DEFAULT_FILE_BYTES, 0).ljust(GENERATION_AT + GENERATION.size, b"\0")], 0)
+                os.fsync(file.fd)
+                sync_folder(folder)
+                sync_folder(os.path.dirname(folder))
+        finally:
+            unlock(held)
         return file
 
     def _opened(self, folder: str) -> File:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from spraydry.errors import CorruptData, StoreError, StoreFull, StoreNotFound, StoreReadOnly
 from spraydry.format.digest import Buffer
 from spraydry.segments.data import make_data_file
-from spraydry.segments.files import File, make_reserve, sync_folder, translated
+from spraydry.segments.files import File, make_reserve, sync_folder, translated, unlock
 from spraydry.segments.head import OWN_NAME, RESERVE_BYTES, RESERVE_NAME, UNKNOWN, Head, check_limits
 from spraydry.segments.layout import MARK, MAX_KEY_BYTES, RECORD, VALUE, Damaged, Row, check_of, row_of
 from spraydry.segments.merge import merged_rows
@@ -59,6 +59,7 @@ class Segments:
         self._depth = 0
         self._lock: File | None = None
         self._closed = False
+        self._reclaiming = False
         self._tail: Tail | None = None
         self._files: OrderedDict[int, File] = OrderedDict()
         self._alive: dict[int, bytes] = {}
@@ -212,16 +213,24 @@ class Segments:
         much as one segment may hold."""
         with self.writing():
             tail = self._tail
-            if tail is not None and self._is_half_dead(tail.number) and tail.end > _WORTH_SEALING_BYTES:
+            if (
+                tail is not None
+                and self._is_half_dead(tail.number)
+                and tail.end > min(_WORTH_SEALING_BYTES, self.max_file_size // 4)
+            ):
                 self._seal(tail)
                 self._begin()
             self._drop_dead()
             most = self.max_file_size
-            for number in [number for number in self._closed_numbers() if self._is_half_dead(number)]:
-                size = self._file(number).size() - self._killed_bytes[number]
-                if size <= most and self._room() > 2 * size and not self._is_full():
-                    self._trusting(lambda number=number: self._copy_living(number))  # type: ignore[misc]
-                    most -= size
+            self._reclaiming = True
+            try:
+                for number in [number for number in self._closed_numbers() if self._is_half_dead(number)]:
+                    size = self._file(number).size() - self._killed_bytes[number]
+                    if size <= most and self._room() > 2 * size:
+                        self._trusting(lambda number=number: self._copy_living(number))  # type: ignore[misc]
+                        most -= size
+            finally:
+                self._reclaiming = False
             self._commit()
             self._drop_dead()
             self._make_reserve()
@@ -294,7 +303,8 @@ class Segments:
         return tail.end + size <= self.max_file_size and len(tail.entries) < _TAIL_ROWS
 
     def _is_full(self) -> bool:
-        return 0 < self.max_files <= len(self._sealed.view.numbers)
+        # What lives in segments that are to go needs a place for so long.
+        return 0 < self.max_files <= len(self._sealed.view.numbers) - self._reclaiming
 
     def _begin(self) -> Tail:
         """A new open segment."""
@@ -444,7 +454,8 @@ class Segments:
                         self._commit()
                 finally:
                     self._depth -= 1
-                    if self._depth == 0:
+                    if self._depth == 0 and self._lock is not None:
+                        unlock(self._lock)
                         self._lock = None
 
     def _catch_up(self) -> None:

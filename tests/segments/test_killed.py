@@ -1,4 +1,4 @@
-"""Writers of segments that are killed: every acknowledged value is whole afterwards, at each call and again and again."""
+"""Writers of segments that are killed, at each call and again and again: what was acknowledged is whole afterwards."""
 
 from __future__ import annotations
 

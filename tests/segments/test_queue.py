@@ -166,7 +166,7 @@ def test_two_consumers_get_each_value_once(tmp_path: Path) -> None:
             for _ in range(3)
         ]
         taken = [list(map(int, consumer.communicate()[0].split())) for consumer in consumers]
-        assert sorted(sum(taken, [])) == list(range(200))
+        assert sorted(index for indexes in taken for index in indexes) == list(range(200))
         assert all(indexes == sorted(indexes) for indexes in taken)
         assert not queue and len(queue) == 0
 
