@@ -1,7 +1,7 @@
 """A program that is killed, for test_killed.py: `python -m tests.segments.killed FOLDER SEED [CALL]`.
 
-It writes, and prints what it is about to do and, when that has returned, `done`. With CALL it kills itself in the middle
-of its CALL-th system call that changes a file; the calls go on being real.
+It writes, and prints what it is about to do and, when that has returned, `done`. With CALL it kills itself in the
+middle of its CALL-th system call that changes a file; until then the calls are real.
 """
 
 from __future__ import annotations
