@@ -68,6 +68,7 @@ def content(folder: Path, writer: int, read_only: bool) -> Model:
     return {key.removeprefix(b"frames\0").decode(): value for key, value in values.items() if value is not None}
 
 
+@pytest.mark.slow
 def test_killed_at_each_call(tmp_path: Path) -> None:
     """Also when all is lost that was not synced: sizes of data files, and indexes."""
     ended = killed = 0

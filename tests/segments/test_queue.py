@@ -140,6 +140,20 @@ def test_files_go(tmp_path: Path) -> None:
         assert sum((tmp_path / name).stat().st_size for name in names if name != "reserve") < 30_000
 
 
+def test_indexes_are_never_used_again(tmp_path: Path) -> None:
+    """Not even when no file is left that knew the newest."""
+    with Queue(str(tmp_path), max_file_size=300) as queue:
+        queue.write(*(b"x" * 50 for _ in range(40)))
+        queue.delete(39)
+        for index in range(1, 39):
+            queue.delete(index)
+    for path in [*tmp_path.glob("*.index"), *tmp_path.glob("*.merged")]:
+        path.unlink()  # made again from the data
+    with Queue(str(tmp_path), max_file_size=300) as queue:
+        assert list(queue.indexes()) == [0]
+        assert queue.write(b"new") == range(40, 41)
+
+
 def test_full_queues_drop_nothing(tmp_path: Path) -> None:
     with Queue(str(tmp_path), max_file_size=1000, max_files=3) as queue:
         written = 0

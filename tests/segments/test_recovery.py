@@ -29,6 +29,7 @@ def test_lost_indexes(tmp_path: Path, sealed: bool) -> None:
         put_back(tmp_path, files)
 
 
+@pytest.mark.slow
 @both
 def test_indexes_cut_short(tmp_path: Path, sealed: bool) -> None:
     expected = fill(tmp_path, sealed=sealed)
@@ -40,6 +41,7 @@ def test_indexes_cut_short(tmp_path: Path, sealed: bool) -> None:
             put_back(tmp_path, files)
 
 
+@pytest.mark.slow
 @both
 def test_indexes_with_a_changed_byte(tmp_path: Path, sealed: bool) -> None:
     expected = fill(tmp_path, sealed=sealed)
@@ -53,6 +55,7 @@ def test_indexes_with_a_changed_byte(tmp_path: Path, sealed: bool) -> None:
             put_back(tmp_path, files)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("indexed", [True, False])
 def test_data_with_a_changed_byte(tmp_path: Path, sealed: bool, indexed: bool) -> None:
