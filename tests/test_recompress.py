@@ -260,10 +260,11 @@ def values_of(store: Store) -> dict[tuple[str, str], bytes]:
 
 def opened(store: Store) -> Repository:
     """A repository over a store, with a catalog that knows only what the store tells: that of another machine."""
-    from spraydry.repository.repository import _catalog, _config
+    from spraydry.repository.opening import Opened, read_config
+    from spraydry.repository.repository import _catalog
 
-    config = _config(store, False)
-    return Repository(store, _catalog(store, config), config, "memory:", 0)
+    config = read_config(store, False)
+    return Repository(store, _catalog(Opened(store, config, None)), config, "memory:", 0)
 
 
 def stops_everywhere(built: Built, work: Callable[[Repository], object]) -> tuple[int, list[str]]:

@@ -149,9 +149,9 @@ def _serve(url: str, address: str | None, point: str, options: MountOptions, rea
     url = url if ":" in url.partition("/")[0] else os.path.abspath(url)
     os.chdir("/")
     with Repository.open(url, cache_bytes=options.cache_bytes) as repository:
-        where = repository.store.location()
-        if where is not None and os.path.realpath(where).startswith(point + "/"):
-            raise MountError(f"the repository {where} lies inside the mount point {point}: mount somewhere else")
+        for where in repository.store.locations():
+            if os.path.realpath(where).startswith(point + "/"):
+                raise MountError(f"the repository {where} lies inside the mount point {point}: mount somewhere else")
         _serve_repository(repository, address, point, options, ready)
 
 

@@ -9,21 +9,18 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate
-
-import msgspec
 
 from spraydry.errors import (
     ChunkCorrupt,
     ChunkNotFound,
     CorruptData,
     DictionaryMissing,
-    FormatTooNew,
-    NotARepository,
     SprayDryError,
     StoreReadOnly,
+    StoreUnavailable,
     UsageError,
     ValueNotFound,
 )
@@ -39,31 +36,30 @@ from spraydry.repository.address import Found
 from spraydry.repository.cache import FrameCache
 from spraydry.repository.catalog import Catalog
 from spraydry.repository.log import Log, Version
+from spraydry.repository.opening import Config, Opened, open_at
 from spraydry.repository.stream import open_entry
-from spraydry.stores.base import NAMESPACES, Store, open_store
+from spraydry.stores.base import Store
 from spraydry.stores.sqlite import Database, SqliteStore
 
-CONFIG_FORMAT = 1
 DEFAULT_CACHE_BYTES = 64 << 20
 _DIRECTORIES_BYTES = 4 << 20
 _PAGE_CACHE_BYTES = 16 << 20
 _DECODED_FACTOR = 8  # a decoded page takes about so many times its encoded bytes, measured
 
 
-class Config(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """What a store says of the repository it belongs to."""
-
-    magic: str
-    format: int
-    repository: bytes  # 16 random bytes
-    store: bytes  # 16 random bytes
-    configuration: int  # rises when the set of stores changes
-
-
 class Repository:
     """Everything below is blocking; threads may share a repository, processes must not carry it over a fork."""
 
-    def __init__(self, store: Store, catalog: Catalog, config: Config, url: str, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        config: Config,
+        url: str,
+        cache_bytes: int,
+        opened: Opened | None = None,
+    ) -> None:
+        self.opened = opened or Opened(store, config, None)
         self.store = store
         self.catalog = catalog
         self.config = config
@@ -87,18 +83,23 @@ class Repository:
 
     @classmethod
     def open(
-        cls, url: str, *, create: bool = False, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES
+        cls,
+        url: str,
+        *,
+        create: bool = False,
+        read_only: bool = False,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        metered: bool = False,
     ) -> Repository:
         """Open the repository at a path or URL; with `create`, make one where there is nothing.
 
         Raises StoreNotFound, NotARepository, FormatTooNew, StoreUnavailable and other StoreErrors.
         """
-        store = open_store(url, create=create, read_only=read_only)
+        opened = open_at(url, create=create, read_only=read_only, metered=metered)
         try:
-            config = _config(store, create)
-            return cls(store, _catalog(store, config), config, url, cache_bytes)
+            return cls(opened.store, _catalog(opened), opened.config, url, cache_bytes, opened)
         except BaseException:
-            store.close()
+            opened.store.close()
             raise
 
     def refresh(self) -> None:
@@ -108,6 +109,8 @@ class Repository:
         if seen is not None:
             seen_slot = int.from_bytes(seen[:8], "big")
             if seen_slot > slot or (seen_slot and self.log.digests[seen_slot - 1] != seen[8:]):
+                if self.store.silent:
+                    raise StoreUnavailable(f"{_list(self.store.silent)} does not answer, and may have newer versions")
                 raise CorruptData(f"{self.url}: the log was cut short or replaced (slot {seen_slot} was seen before)")
         if self.catalog.database.read_only:
             return
@@ -282,6 +285,8 @@ class Repository:
                 if chunk is not None:
                     return chunk
                 tried[place.frame] = "it does not hold that chunk"
+        if not tried and self.store.silent:
+            raise StoreUnavailable(f"chunk {name.hex()} may be on {_list(self.store.silent)}, which does not answer")
         if not tried:
             raise ChunkNotFound(f"chunk {name.hex()} is in no frame of {self.url}")
         if waiting is not None:
@@ -404,43 +409,23 @@ def frame_info(name: bytes, head: frames.Header, stored_bytes: int) -> FrameInfo
     return FrameInfo(name, head.frame_class, head.codec, head.level, head.dictionary, head.plain_bytes, stored_bytes)
 
 
-def _config(store: Store, create: bool) -> Config:
-    try:
-        value = store.get("config", "config")
-    except ValueNotFound:
-        if not create or any(True for namespace in NAMESPACES for _ in store.list(namespace)):
-            raise NotARepository("there is a store, but no spraydry repository in it") from None
-        config = Config("spraydry", CONFIG_FORMAT, os.urandom(16), os.urandom(16), 1)
-        plain = msgspec.msgpack.encode(config)
-        store.create("config", "config", plain + digest(plain))
-        return _config(store, False)
-    if digest(value[:-32]) != value[-32:]:
-        raise CorruptData("the repository's config is damaged")
-    try:
-        config = msgspec.msgpack.decode(value[:-32], type=Config)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise FormatTooNew("the repository was written by a newer spraydry: install a current one") from None
-    if config.magic != "spraydry":
-        raise NotARepository("there is a store, but no spraydry repository in it")
-    if config.format != CONFIG_FORMAT:
-        raise FormatTooNew("the repository was written by a newer spraydry: install a current one")
-    if (len(config.repository), len(config.store)) != (16, 16) or msgspec.msgpack.encode(config) != value[:-32]:
-        raise CorruptData("the repository's config is damaged")
-    return config
-
-
-def _catalog(store: Store, config: Config) -> Catalog:
-    """The catalog in the store's own file where that is SQLite, else one in the cache directory of this machine."""
-    if isinstance(store, SqliteStore):
-        catalog = Catalog(store.database)
+def _catalog(opened: Opened) -> Catalog:
+    """The catalog in the file of the store that owns the log where that is SQLite, else one in the cache directory of
+    this machine."""
+    if isinstance(opened.owner, SqliteStore):
+        catalog = Catalog(opened.owner.database)
         if catalog.usable:
             return catalog
-    if not store.lasting:
+    if not opened.store.lasting:
         folder = tempfile.mkdtemp(prefix="spraydry-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     else:
-        folder = cache_folder(config.repository)
+        folder = cache_folder(opened.config.repository)
     return Catalog(Database(os.path.join(folder, "catalog.sqlite"), "", create=True))
+
+
+def _list(silent: Mapping[str, str]) -> str:
+    return ", ".join(silent)
 
 
 def cache_folder(repository: bytes) -> str:

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import NamedTuple
@@ -164,8 +164,18 @@ class Store(ABC):
         """Called after a commit: tidy what writing left behind (SQLite: fold the write-ahead log into the file)."""
 
     def location(self) -> str | None:
-        """The local path where this store lies, so that an ingest can leave it out; None if it is elsewhere."""
+        """The local path where this store lies; None if it is elsewhere, or not all of it is here."""
         return None
+
+    def locations(self) -> builtins.list[str]:
+        """All local paths where it lies, so that an ingest can leave them out."""
+        location = self.location()
+        return [] if location is None else [location]
+
+    @property
+    def silent(self) -> Mapping[str, str]:
+        """The stores below this one that do not answer, and why: what is listed may lack what they hold."""
+        return {}
 
 
 def check_key(namespace: str, name: str) -> None:

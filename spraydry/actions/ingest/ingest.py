@@ -292,9 +292,8 @@ def kept(writer: Writer, dry_run: bool) -> Iterator[None]:
 def _own_files(repository: Repository) -> frozenset[tuple[int, int]]:
     """(device, inode) of the repository's own files and this machine's cache, which no ingest should hold."""
     own = set()
-    location = repository.store.location()
     candidates = [os.path.dirname(cache_folder(repository.config.repository))]
-    if location is not None:
+    for location in repository.store.locations():
         candidates += [location + ending for ending in ("", "-wal", "-shm", "-journal")]
     for candidate in candidates:
         with contextlib.suppress(OSError):

@@ -326,7 +326,7 @@ class _Restore:
 def _files_of(repository: Repository) -> set[tuple[int, int]]:
     """The (device, inode) of the repository's own files."""
     found = set()
-    if location := repository.store.location():
+    for location in repository.store.locations():
         for ending in ("", "-wal", "-shm"):
             try:
                 status = os.stat(location + ending)

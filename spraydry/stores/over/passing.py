@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import builtins
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
 
@@ -21,6 +22,7 @@ class Passing(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.read_only = inner.read_only
+        self.lasting = inner.lasting
         self.traits = inner.traits
 
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
@@ -58,6 +60,13 @@ class Passing(Store):
 
     def location(self) -> str | None:
         return self.inner.location()
+
+    def locations(self) -> builtins.list[str]:
+        return self.inner.locations()
+
+    @property
+    def silent(self) -> Mapping[str, str]:
+        return self.inner.silent
 
     def destroy(self) -> None:
         self.inner.destroy()

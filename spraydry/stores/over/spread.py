@@ -21,7 +21,7 @@ from spraydry.stores.base import NAMESPACES, Stat, Store, Stored, Traits, check_
 from spraydry.stores.over.batches import Batches
 from spraydry.stores.over.copying import Delivered, copy_log, deliver
 from spraydry.stores.over.member import Member, Missed, Queue
-from spraydry.stores.over.passing import batches
+from spraydry.stores.over.passing import batches, value_batches
 from spraydry.stores.over.placement import Copies, rank
 from spraydry.stores.over.placer import Placer
 from spraydry.stores.over.reader import Reader, named_by_digest
@@ -85,6 +85,7 @@ class Spread(Store):
     def _describe(self) -> None:
         traits = [member.store.traits for member in self.members if member.store is not None]
         self.read_only = self.owner.store is not None and self.owner.store.read_only
+        self.lasting = any(member.store is None or member.store.lasting for member in self.members)
         self.traits = Traits(
             max((each.concurrency for each in traits), default=1),
             max((each.round_trip_s for each in traits), default=0.0),
@@ -262,8 +263,7 @@ class Spread(Store):
             self._write_owner(namespace, lambda store: store.put_many(namespace, values))
             return
         self.deliver()
-        for some in batches(values, lambda pair: len(pair[1])):
-            group = [(name, bytes(value)) for name, value in some]
+        for group in value_batches(values):
             for name, _ in group:
                 check_key(namespace, name)
             if namespace == "index":

@@ -1,0 +1,102 @@
+"""The stores of a repository that lies on several, opened by its list of them; those that fail are left out."""
+
+from __future__ import annotations
+
+import os
+
+from spraydry.errors import SprayDryError, StoreUnavailable, ValueNotFound
+from spraydry.format.chunker import parse_bytes
+from spraydry.repository.configuration import Configuration, StoreEntry, decode
+from spraydry.repository.opening import STORES, Config, Opened, read_config
+from spraydry.segments.queue import Queue
+from spraydry.stores.base import Store, open_store
+from spraydry.stores.over.cache import Cache
+from spraydry.stores.over.member import Member
+from spraydry.stores.over.placement import Copies
+from spraydry.stores.over.retry import Retry
+from spraydry.stores.over.spread import Spread
+from spraydry.stores.over.throttle import Throttle
+
+_EVERYWHERE = 255  # copies of what each store needs to be read alone
+
+
+def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> Opened:
+    """All stores that `text`, the list which `bare` has, names. Raises CorruptData, UsageError, StoreError."""
+    known = {config.store.hex(): bare}
+    try:
+        errors: dict[str, str] = {}
+        configuration = _newest(decode(text), config, known, errors, read_only)
+        members = []
+        for entry in configuration.store:
+            store = known.get(entry.id)
+            ready = None if store is None else _over(store, entry)
+            members.append(Member(entry.name, bytes.fromhex(entry.id), ready, entry.weight, errors.get(entry.id)))
+        copies = Copies(configuration.copies, {"dictionary": _EVERYWHERE} | configuration.copies_of)
+        queues = {} if read_only else {one.id: Queue(_missed_folder(config, one.id)) for one in members}
+        spread = Spread(members, configuration.owner, copies, queues)
+    except BaseException:
+        for store in known.values():
+            store.close()
+        raise
+    owner = known.get(configuration.entry(configuration.owner).id)
+    return Opened(spread, config, owner, spread, configuration)
+
+
+def _newest(
+    configuration: Configuration, config: Config, known: dict[str, Store], errors: dict[str, str], read_only: bool
+) -> Configuration:
+    """The newest list that any of the stores has, all of which are opened on the way: into `known`, or `errors`."""
+    while True:
+        newest = configuration
+        for entry in configuration.store:
+            if entry.id in known or entry.id in errors:
+                continue
+            try:
+                store = known[entry.id] = _open_member(entry, config, read_only)
+                theirs = read_configuration(store)
+            except SprayDryError as error:
+                errors[entry.id] = str(error)
+                continue
+            if theirs is not None and theirs.number > newest.number:
+                newest = theirs
+        if newest is configuration:
+            return configuration
+        configuration = newest
+
+
+def _open_member(entry: StoreEntry, config: Config, read_only: bool) -> Store:
+    store = open_store(entry.url, read_only=read_only)
+    try:
+        theirs = read_config(store, False)
+        if (theirs.repository, theirs.store.hex()) != (config.repository, entry.id):
+            raise StoreUnavailable(f"{entry.url} belongs to another repository, or is another store of this one")
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _over(store: Store, entry: StoreEntry) -> Store:
+    """A store with what belongs over it: trying again where it is far away, and what its entry asks for."""
+    if store.lasting and store.location() is None:
+        store = Retry(store)
+    if entry.up or entry.down or entry.latency_ms:
+        up, down = (parse_bytes(limit) if limit else None for limit in (entry.up, entry.down))
+        store = Throttle(store, entry.latency_ms / 1000, up, down)
+    if entry.cache:
+        store = Cache(store, open_store(entry.cache, create=True), parse_bytes(entry.cache_size))
+    return store
+
+
+def read_configuration(store: Store) -> Configuration | None:
+    """The list of stores that a store has; None where it has none. Raises CorruptData."""
+    try:
+        return decode(store.get("config", STORES))
+    except ValueNotFound:
+        return None
+
+
+def _missed_folder(config: Config, store: bytes) -> str:
+    """Where this machine keeps what a store missed: not in a cache, for it is needed."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state, "spraydry", config.repository.hex(), "missed", store.hex())

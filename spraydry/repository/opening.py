@@ -1,0 +1,108 @@
+"""From a URL to the store a repository lies on, with its config; where that names several stores, to all of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from spraydry.errors import CorruptData, FormatTooNew, NotARepository, ValueNotFound
+from spraydry.format.digest import digest
+from spraydry.stores.base import NAMESPACES, Store, open_store
+
+if TYPE_CHECKING:
+    from spraydry.repository.configuration import Configuration
+    from spraydry.stores.over.meter import Meter
+    from spraydry.stores.over.spread import Spread
+
+# What only several stores, or one far away, need is imported where they are: a mount is to be there in 0.3 s.
+
+CONFIG_FORMAT = 1
+CONFIG, STORES = "config", "stores"  # names in the namespace `config`
+
+
+class Config(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What a store says of the repository it belongs to."""
+
+    magic: str
+    format: int
+    repository: bytes  # 16 random bytes
+    store: bytes  # 16 random bytes
+    configuration: int  # rises when the set of stores changes
+
+
+class Opened(NamedTuple):
+    """What a repository is made of: `store` with everything over it, `owner` the bare store that owns the log (None
+    where it could not be opened), `spread` and `configuration` where there are several, `meter` where one was asked
+    for."""
+
+    store: Store
+    config: Config
+    owner: Store | None
+    spread: Spread | None = None
+    configuration: Configuration | None = None
+    meter: Meter | None = None
+
+
+def open_at(url: str, *, create: bool = False, read_only: bool = False, metered: bool = False) -> Opened:
+    """Open what is at `url`, a store of its own or one of several. Raises StoreError, CorruptData, UsageError."""
+    bare = open_store(url, create=create, read_only=read_only)
+    try:
+        config = read_config(bare, create)
+        try:
+            text = bare.get("config", STORES)
+        except ValueNotFound:
+            opened = Opened(_over(bare), config, bare)
+        else:
+            from spraydry.repository.members import open_members
+
+            opened = open_members(bare, config, text, read_only)
+    except BaseException:
+        bare.close()
+        raise
+    if metered:
+        from spraydry.stores.over.meter import Meter
+
+        meter = Meter(opened.store)
+        opened = opened._replace(store=meter, meter=meter)
+    return opened
+
+
+def _over(bare: Store) -> Store:
+    """A store, tried again when it fails where it is far away."""
+    if not bare.lasting or bare.location() is not None:
+        return bare
+    from spraydry.stores.over.retry import Retry
+
+    return Retry(bare)
+
+
+def read_config(store: Store, create: bool) -> Config:
+    """What a store says of its repository; with `create`, an empty one begins a new repository."""
+    try:
+        value = store.get("config", CONFIG)
+    except ValueNotFound:
+        if not create or any(True for namespace in NAMESPACES for _ in store.list(namespace)):
+            raise NotARepository("there is a store, but no spraydry repository in it") from None
+        write_config(store, Config("spraydry", CONFIG_FORMAT, os.urandom(16), os.urandom(16), 1))
+        return read_config(store, False)
+    if digest(value[:-32]) != value[-32:]:
+        raise CorruptData("the repository's config is damaged")
+    try:
+        config = msgspec.msgpack.decode(value[:-32], type=Config)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise FormatTooNew("the repository was written by a newer spraydry: install a current one") from None
+    if config.magic != "spraydry":
+        raise NotARepository("there is a store, but no spraydry repository in it")
+    if config.format != CONFIG_FORMAT:
+        raise FormatTooNew("the repository was written by a newer spraydry: install a current one")
+    if (len(config.repository), len(config.store)) != (16, 16) or msgspec.msgpack.encode(config) != value[:-32]:
+        raise CorruptData("the repository's config is damaged")
+    return config
+
+
+def write_config(store: Store, config: Config) -> None:
+    """Say in a store which repository it belongs to, unless it says so already."""
+    plain = msgspec.msgpack.encode(config)
+    store.create("config", CONFIG, plain + digest(plain))
