@@ -43,7 +43,7 @@ class Queue:
         self._lock = threading.RLock()  # taken before that of the segments
 
     def write(self, *values: Buffer) -> range:
-        """Put values behind all others, together or not at all; the indexes they got."""
+        """Put values behind all others, together (in one file) or not at all; the indexes they got."""
         with self._lock, self._segments.writing():
             start = self._next_index()
             self._segments.put(*((_key(start + place), value) for place, value in enumerate(values)))
