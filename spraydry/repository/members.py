@@ -78,11 +78,12 @@ def _open_member(entry: StoreEntry, config: Config, read_only: bool) -> Store:
 
 def _over(store: Store, entry: StoreEntry) -> Store:
     """A store with what belongs over it: trying again where it is far away, and what its entry asks for."""
-    if store.lasting and store.location() is None:
-        store = Retry(store)
+    far = store.lasting and store.location() is None
     if entry.up or entry.down or entry.latency_ms:
         up, down = (parse_bytes(limit) if limit else None for limit in (entry.up, entry.down))
         store = Throttle(store, entry.latency_ms / 1000, up, down)
+    if far:
+        store = Retry(store)
     if entry.cache:
         store = Cache(store, open_store(entry.cache, create=True), parse_bytes(entry.cache_size))
     return store
