@@ -86,6 +86,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     app.meta.default(launch)
     app.meta.suppress_keyboard_interrupt = False
     if not _names_verb(head):
+        app.help_epilogue = _epilogue()
         app.resolved_commands()  # imports them: the list of verbs shows the first line of each one's help
     return app.meta(head) or 0
 
@@ -108,7 +109,6 @@ def build() -> App:
         version_flags=("--version",),
         help=_HELP,
         help_format="plaintext",
-        help_epilogue=_epilogue(),
         default_parameter=Parameter(negative=(), show_default=False),
         group_commands=Group("Verbs", sort_key=0),
         exit_on_error=False,
@@ -120,7 +120,7 @@ def build() -> App:
     for flag in ("--help", "--version", "--install-completion"):
         app[flag].group = (_OPTIONS,)
     for name, place in verbs().items():
-        app.command(place, name=name, help_epilogue="")
+        app.command(place, name=name)
     return app
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
-from spraydry.errors import SprayDryError, StoreUnavailable, ValueNotFound
+from spraydry.errors import SprayDryError, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format.chunker import parse_bytes
-from spraydry.repository.configuration import Configuration, StoreEntry, decode
+from spraydry.repository.configuration import Configuration, StoreEntry, decode, encode
 from spraydry.repository.opening import STORES, Config, Opened, read_config
 from spraydry.segments.queue import Queue
 from spraydry.stores.base import Store, open_store
@@ -26,6 +27,8 @@ def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> O
     try:
         errors: dict[str, str] = {}
         configuration = _newest(decode(text), config, known, errors, read_only)
+        if not read_only:
+            _spread_the_news(configuration, known.values())
         members = []
         for entry in configuration.store:
             store = known.get(entry.id)
@@ -62,6 +65,17 @@ def _newest(
         if newest is configuration:
             return configuration
         configuration = newest
+
+
+def _spread_the_news(configuration: Configuration, stores: Iterable[Store]) -> None:
+    """Give the list to those stores that did not answer when it was changed."""
+    for store in stores:
+        try:
+            theirs = read_configuration(store)
+            if not store.read_only and (theirs is None or theirs.number < configuration.number):
+                store.put("config", STORES, encode(configuration))
+        except StoreError:
+            continue  # the next time
 
 
 def _open_member(entry: StoreEntry, config: Config, read_only: bool) -> Store:
