@@ -148,7 +148,10 @@ def change_copies(repository: Repository, copies: int | None, by_class: dict[str
     configuration = configuration_of(repository)
     of = {key: number for key, number in (configuration.copies_of | by_class).items() if number}
     changed = msgspec.structs.replace(
-        configuration, number=configuration.number + 1, copies=copies or configuration.copies, copies_of=of
+        configuration,
+        number=configuration.number + 1,
+        copies=configuration.copies if copies is None else copies,
+        copies_of=of,
     )
     return _save(repository, changed)
 

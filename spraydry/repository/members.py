@@ -35,8 +35,7 @@ def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> O
             ready = None if store is None else _over(store, entry)
             members.append(Member(entry.name, bytes.fromhex(entry.id), ready, entry.weight, errors.get(entry.id)))
         copies = Copies(configuration.copies, {"dictionary": _EVERYWHERE} | configuration.copies_of)
-        queues = {} if read_only else {one.id: Queue(_missed_folder(config, one.id)) for one in members}
-        spread = Spread(members, configuration.owner, copies, queues)
+        spread = Spread(members, configuration.owner, copies, _queues(members, config, read_only))
     except BaseException:
         for store in known.values():
             store.close()
@@ -111,7 +110,11 @@ def read_configuration(store: Store) -> Configuration | None:
         return None
 
 
-def _missed_folder(config: Config, store: bytes) -> str:
-    """Where this machine keeps what a store missed: not in a cache, for it is needed."""
+def _queues(members: list[Member], config: Config, read_only: bool) -> dict[bytes, Queue]:
+    """What each store missed, as this machine keeps it: not in a cache, for it is needed."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(state, "spraydry", config.repository.hex(), "missed", store.hex())
+    missed = os.path.join(state, "spraydry", config.repository.hex(), "missed")
+    folders = {member.id: os.path.join(missed, member.id.hex()) for member in members}
+    return {
+        id: Queue(path, read_only=read_only) for id, path in folders.items() if not read_only or os.path.isdir(path)
+    }
