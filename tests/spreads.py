@@ -46,6 +46,9 @@ class MemoryQueue:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def close(self) -> None:
+        pass
+
 
 class FileQueue(MemoryQueue):
     """The same in a file of hex lines, written anew and synced at each change: survives kill -9."""

@@ -55,6 +55,9 @@ def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, j
     if found.unindexed:
         chunks = terminal.plural(found.unindexed, "chunk")
         terminal.warn(f"the catalog misses {chunks}: `spraydry verify --rebuild` makes it anew")
+    if found.unreferenced:
+        frames = terminal.plural(found.unreferenced, "frame")
+        terminal.line(f"{frames} of an interrupted ingest belong to no version")
     looked = (
         f"{terminal.plural(found.frames, 'frame')}, {terminal.plural(found.chunks, 'chunk')},"
         f" {terminal.size(found.plain_bytes)}, {terminal.plural(found.versions, 'version')}"

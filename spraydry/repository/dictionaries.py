@@ -133,6 +133,7 @@ def adopt(repository: Repository, changes: Mapping[str, bytes | None], verb: str
     except _AsBefore:
         return None
     repository.remember_head()
+    repository.store.flush()
     return slot
 
 

@@ -164,8 +164,10 @@ class Repository:
     def reindex(self) -> int:
         """Make the catalog anew from the store's index runs, reading no frame; the number of frames they name.
 
-        What they say counts for deduplication only once it was verified: see `vouch`.
+        What they say counts for deduplication only once it was verified: see `vouch`. Raises StoreUnavailable where a
+        store does not answer: what only it holds would be forgotten.
         """
+        self._check_complete()
         with self.batch():
             self.catalog.clear()
             self.damaged_runs.clear()
@@ -180,6 +182,7 @@ class Repository:
         Reads every frame once, decoding it: the time is that of `verify`. Of frames that are damaged or gone it knows
         what the index runs say, so that an error can name them; nothing is deduplicated against them.
         """
+        self._check_complete()
         with self.batch():
             self.catalog.clear()
             self.damaged_runs.clear()
@@ -200,6 +203,12 @@ class Repository:
                 self.catalog.replace_runs([], stored.name)
             self.remember_head()
         return count
+
+    def _check_complete(self) -> None:
+        if self.store.silent:
+            raise StoreUnavailable(
+                f"{_list(self.store.silent)} does not answer: the catalog would forget what is there"
+            )
 
     def remember_head(self) -> None:
         """Note the newest slot, so that a log cut short is noticed."""

@@ -27,7 +27,8 @@ def merge_runs(repository: Repository) -> int:
         for stored in repository.store.list("index")
         if stored.size < _SMALL_BYTES and stored.name in taken
     )
-    if len(small) < _MANY:
+    spread = repository.opened.spread  # each of its stores has runs of its own: what is merged falls apart again
+    if len(small) < _MANY * (len(spread.members) if spread else 1):
         return 0
     merged, group, held = 0, [], 0
     for size, name in small:

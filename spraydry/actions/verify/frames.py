@@ -25,14 +25,16 @@ class DamagedFrame:
 
 @dataclass(frozen=True)
 class CheckedFrame:
-    """One frame that was looked at; `reason` is None where it is as it should be, `unindexed` counts its chunks that
-    the catalog does not know to be in it (a rebuilt catalog does)."""
+    """One frame that was looked at; `reason` is None where it is as it should be. `indexed`: whether the catalog knows it
+    (a killed writer leaves frames that no index names); `unindexed` counts its chunks that the catalog does not know to
+    be in it (a rebuilt catalog does)."""
 
     name: bytes
     stored_bytes: int
     plain_bytes: int
     chunks: int
     unindexed: int
+    indexed: bool
     reason: str | None
 
 
@@ -47,25 +49,25 @@ def _check(repository: Repository, text: str) -> CheckedFrame:
     try:
         name = bytes.fromhex(text)
     except ValueError:
-        return CheckedFrame(text.encode(), 0, 0, 0, 0, "that is no frame's name")
+        return CheckedFrame(text.encode(), 0, 0, 0, 0, True, "that is no frame's name")
     try:
         stored = repository.store.get("frames", text)
     except StoreUnavailable:
         raise
     except SprayDryError as error:
-        return CheckedFrame(name, 0, 0, 0, 0, str(error))
+        return CheckedFrame(name, 0, 0, 0, 0, True, str(error))
     if digest(stored) != name:
-        return CheckedFrame(name, len(stored), 0, 0, 0, "its bytes are not those its name was made from")
+        return CheckedFrame(name, len(stored), 0, 0, 0, True, "its bytes are not those its name was made from")
     try:
         head, plain = frames.decode(stored, repository.dictionary)
     except SprayDryError as error:
-        return CheckedFrame(name, len(stored), 0, 0, 0, str(error))
+        return CheckedFrame(name, len(stored), 0, 0, 0, True, str(error))
     view = memoryview(plain)
-    unindexed = 0
+    unindexed, indexed = 0, repository.catalog.has_frame(name)
     for at, length in zip(accumulate(head.lengths, initial=0), head.lengths, strict=False):
         places = repository.catalog.locate(digest(view[at : at + length]))
-        unindexed += not any(place.frame == name and place.length == length for place in places)
-    return CheckedFrame(name, len(stored), len(plain), len(head.lengths), unindexed, None)
+        unindexed += indexed and not any(place.frame == name and place.length == length for place in places)
+    return CheckedFrame(name, len(stored), len(plain), len(head.lengths), unindexed, indexed, None)
 
 
 def missing_frames(repository: Repository) -> Iterator[bytes]:

@@ -16,7 +16,8 @@ MAX_TOLD = 1000  # paths of a directory with damage below it that are told one b
 @dataclass
 class Verified:
     """What was looked at and what was found. `fraction` below 1: a sample of the frames, and versions only if one of
-    them was damaged. `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps."""
+    them was damaged. `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps.
+    `unreferenced` frames are named by no index: an interrupted writer left them, and nothing needs them."""
 
     fraction: float
     frames: int = 0
@@ -25,6 +26,7 @@ class Verified:
     stored_bytes: int = 0
     versions: int = 0
     unindexed: int = 0
+    unreferenced: int = 0
     damaged_frames: list[DamagedFrame] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
@@ -57,6 +59,7 @@ def verify(
         result.plain_bytes += checked.plain_bytes
         result.stored_bytes += checked.stored_bytes
         result.unindexed += checked.unindexed
+        result.unreferenced += not checked.indexed
         if checked.reason is not None:
             bad.add(checked.name)
             result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))

@@ -66,6 +66,9 @@ class Queue(Protocol):
 
     def __len__(self) -> int: ...
 
+    def close(self) -> object:
+        """Let go of it."""
+
 
 @dataclass(eq=False)
 class Member:

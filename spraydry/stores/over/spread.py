@@ -439,6 +439,8 @@ class Spread(Store):
         for member in self.members:
             if member.store is not None:
                 member.store.close()
+            if member.queue is not None:
+                member.queue.close()
 
     def location(self) -> str | None:
         """That of the owner, if all members are on this machine. `locations` has all."""
