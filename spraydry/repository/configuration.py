@@ -1,4 +1,4 @@
-"""Which stores a repository lies on, as the small TOML text in its `config` namespace says. Layout: FORMAT.md §11."""
+"""Which stores a repository lies on, as the small TOML text in its `config` namespace says. Layout: FORMAT.md §8."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ class DamagedFrame:
 
 @dataclass(frozen=True)
 class CheckedFrame:
-    """One frame that was looked at; `reason` is None where it is as it should be. `indexed`: whether the catalog knows it
-    (a killed writer leaves frames that no index names); `unindexed` counts its chunks that the catalog does not know to
-    be in it (a rebuilt catalog does)."""
+    """One frame that was looked at; `reason` is None where it is as it should be. `indexed`: the catalog knows it (a
+    killed writer leaves frames that no index names); `unindexed` counts its chunks that the catalog does not know to be
+    in it (a rebuilt catalog does)."""
 
     name: bytes
     stored_bytes: int
