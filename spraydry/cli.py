@@ -69,6 +69,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         repo: Annotated[str | None, Parameter(group=_OPTIONS)] = None,
         debug: Annotated[bool, Parameter(group=_OPTIONS)] = False,
+        stats: Annotated[bool, Parameter(group=_OPTIONS)] = False,
     ) -> int | None:
         """Run a verb.
 
@@ -78,9 +79,14 @@ def _dispatch(arguments: Sequence[str]) -> int:
             The repository: a path (a SQLite file) or URL; by default $SPRAYDRY_REPO, else one in the XDG data folder.
         debug
             Show where in the program an error came from.
+        stats
+            Tell at the end what the stores were asked, how often, how much and how long.
         """
-        session.options.repo, session.options.debug = repo, debug
-        code: int | None = app([*tokens, *tail])
+        session.options.repo, session.options.debug, session.options.stats = repo, debug, stats
+        try:
+            code: int | None = app([*tokens, *tail])
+        finally:
+            session.tell_stats()
         return code
 
     app.meta.default(launch)

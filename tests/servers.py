@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 SERVING = Path(__file__).parent.parent / "scripts" / "serving"
 _START_WITHIN_S = 120
@@ -23,6 +26,19 @@ class Server:
     environment: dict[str, str]
     folder: Path
     process: subprocess.Popen[str]
+
+
+@contextmanager
+def server_or_skip(name: str, folder: Path) -> Iterator[Server]:
+    """As `server`; the test is skipped, loudly, where its programs cannot be had."""
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(server(name, folder))
+        except AssertionError as error:
+            if re.search(f"{name}: there is no |cannot be fetched", str(error)):
+                pytest.skip(f"NOT TESTED: {str(error).splitlines()[-1]}")
+            raise
+        yield running
 
 
 @contextmanager

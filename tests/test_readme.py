@@ -11,11 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import server_or_skip
+
 README = Path(__file__).parent.parent / "README.md"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.M | re.S)
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    return {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.fuse
 def test_the_tour(home: Path) -> None:
-    environment = {
-        "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "LC_ALL": "C.UTF-8",
-    }
+    environment = environment_of(home)
     lines = "".join(blocks("sh")).splitlines()
     assert len([line for line in lines if line.startswith("spraydry ")]) >= 20
     for line in lines:
@@ -49,6 +55,24 @@ def test_the_tour(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "photos@v2" in done.stdout
     assert "the one with the dog" in done.stdout
+
+
+def test_several_stores_one_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(20):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(random.Random(number).randbytes(300_000))
+    (script,) = blocks("sh several")
+    with server_or_skip("ceph", tmp_path / "ceph") as running:
+        done = subprocess.run(
+            ["bash", "-euc", script],
+            env=environment_of(tmp_path) | running.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all is whole" in done.stdout and "photos@v2 is there" in done.stdout
+    assert re.search(r"delivered +[0-9]", done.stdout), done.stdout
 
 
 def test_the_two_commands_are_there() -> None:

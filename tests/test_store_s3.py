@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import secrets
 import signal
 import subprocess
@@ -16,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -39,7 +37,7 @@ from spraydry.repository.repository import Repository
 from spraydry.stores.base import Store, Stored, open_store
 from tests.faultproxy import Fault, Proxy, http_answer, proxy
 from tests.ingest.trees import command, differences, fill, taken, version_of
-from tests.servers import Server, server
+from tests.servers import Server, server_or_skip
 from tests.store_contract import Place, StoreContract
 
 pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
@@ -52,13 +50,7 @@ FRAME = random.Random(7).randbytes(1 << 20)
 
 @pytest.fixture(scope="module")
 def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with ExitStack() as stack:
-        try:
-            running = stack.enter_context(server("ceph", tmp_path_factory.mktemp("ceph")))
-        except AssertionError as error:
-            if re.search("ceph: there is no |cannot be fetched", str(error)):
-                pytest.skip(f"NOT TESTED: {str(error).splitlines()[-1]}")
-            raise
+    with server_or_skip("ceph", tmp_path_factory.mktemp("ceph")) as running:
         yield running
 
 

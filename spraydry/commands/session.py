@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import spraydry
 
 if TYPE_CHECKING:
     from spraydry.repository.repository import Repository
+    from spraydry.stores.over.meter import Meter
 
 
 @dataclass
@@ -17,6 +18,8 @@ class Options:
 
     repo: str | None = None
     debug: bool = False
+    stats: bool = False
+    meters: list[Meter] = field(default_factory=list)  # of the repositories opened since
 
 
 options = Options()
@@ -29,4 +32,24 @@ def repository_url() -> str:
 
 def open_repository(*, create: bool = False, read_only: bool = True) -> Repository:
     """The repository of this run. Verbs that only look leave `read_only` as it is: that works on any medium."""
-    return spraydry.open(repository_url(), create=create, read_only=read_only)
+    from spraydry.repository.repository import Repository
+
+    repository = Repository.open(repository_url(), create=create, read_only=read_only, metered=options.stats)
+    if repository.opened.meter is not None:
+        options.meters.append(repository.opened.meter)
+    return repository
+
+
+def tell_stats() -> None:
+    """What the stores were asked in this run, on standard error."""
+    from spraydry.commands import terminal
+
+    for meter in options.meters:
+        for one in meter.report():
+            moved = f", {terminal.size(one.up_bytes)} up" if one.up_bytes else ""
+            moved += f", {terminal.size(one.down_bytes)} down" if one.down_bytes else ""
+            failed = f", {terminal.plural(one.errors, 'error')}" if one.errors else ""
+            terminal.warn(
+                f"{one.name:<12} {terminal.plural(one.calls, 'call')} in {terminal.duration(one.total_s)},"
+                f" the longest {terminal.duration(one.longest_s)}{moved}{failed}"
+            )

@@ -8,14 +8,16 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import spraydry.stores
 from spraydry.errors import UsageError, ValueNotFound
 from spraydry.parallel import ordered_map
+
+T = TypeVar("T")
 
 NAMESPACES = ("frames", "index", "log", "dictionaries", "hoards", "leases", "config")
 # Where what was deleted softly lies: the same names in a namespace beside. No caller names one.
@@ -114,7 +116,12 @@ class Store(ABC):
             except ValueNotFound:
                 return name, None
 
-        return ordered_map(one, names, self.traits.concurrency) if self.traits.concurrency > 1 else map(one, names)
+        return self._each(one, names)
+
+    def _each(self, call: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
+        """The results of a call for each name, in their order, as many at a time as the store is good for."""
+        concurrency = self.traits.concurrency
+        return ordered_map(call, names, concurrency) if concurrency > 1 else map(call, names)
 
     def move(self, namespace: str, name: str, to_namespace: str, to: str) -> None:
         """Give a value another place, replacing what is there. Raises ValueNotFound.
@@ -129,23 +136,30 @@ class Store(ABC):
     def soft_delete(self, namespace: str, names: Iterable[str]) -> None:
         """Take values away so that `undelete` can bring them back; names that are not there are passed over."""
         trash = _trash(namespace)
-        for name in names:
+
+        def away(name: str) -> None:
             try:
                 self.move(namespace, name, trash, name)
             except ValueNotFound:
                 pass
 
+        for _ in self._each(away, names):
+            pass
+
     def undelete(self, namespace: str, names: Iterable[str]) -> builtins.list[str]:
         """Bring back what was deleted softly; the names that came back: not those that are taken again."""
-        trash, back = _trash(namespace), []
-        for name in names:
-            if self.info(namespace, name) is None:
-                try:
+        trash = _trash(namespace)
+
+        def back(name: str) -> str | None:
+            try:
+                if self.info(namespace, name) is None:
                     self.move(trash, name, namespace, name)
-                except ValueNotFound:
-                    continue
-                back.append(name)
-        return back
+                    return name
+            except ValueNotFound:
+                pass
+            return None
+
+        return [name for name in self._each(back, dict.fromkeys(names)) if name is not None]
 
     def purge(self, namespace: str, names: Iterable[str]) -> None:
         """Remove for good what was deleted softly."""
