@@ -155,6 +155,23 @@ def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
     check(home, source)
 
 
+def test_an_unmounted_disk_is_no_new_repository(home: Path, spraydry: Run, source: Path) -> None:
+    spraydry("ingest", source)
+    (home / "a").rename(home / "elsewhere")
+    for _ in ("gone", "empty"):
+        _, _, err = spraydry("ingest", source, code=7)
+        assert "is its disk mounted?" in err
+        (home / "a").mkdir(exist_ok=True)
+        assert not os.listdir(home / "a")
+    (home / "a").rmdir()
+    (home / "elsewhere").rename(home / "a")
+    check(home, source)
+    shutil.rmtree(home / "a")
+    spraydry("init")
+    spraydry("ingest", source)
+    check(home, source)
+
+
 def test_the_catalog_anew(home: Path, spraydry: Run, source: Path) -> None:
     spraydry("ingest", source)
     shutil.rmtree(home / "XDG_CACHE_HOME")

@@ -27,6 +27,7 @@ def init(*stores: str, copies: int = 1, json: bool = False) -> None:
     from spraydry.commands import terminal
     from spraydry.commands.session import open_repository, repository_url
     from spraydry.errors import StoreNotFound, UsageError
+    from spraydry.repository.places import forget
 
     if copies > 1 + len(stores):
         raise UsageError(f"--copies {copies}: there are only {terminal.plural(1 + len(stores), 'store')}")
@@ -36,6 +37,7 @@ def init(*stores: str, copies: int = 1, json: bool = False) -> None:
         pass
     else:
         raise UsageError(f"there is a repository at {repository_url()} already: `spraydry store add URL` adds a store")
+    forget(repository_url())
     with open_repository(create=True, read_only=False) as repository:
         configuration = configuration_of(repository)
     for url in stores:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from spraydry.errors import CorruptData, FormatTooNew, NotARepository, ValueNotFound
+from spraydry.errors import CorruptData, FormatTooNew, NotARepository, StoreNotFound, ValueNotFound
 from spraydry.format.digest import digest
+from spraydry.repository import places
 from spraydry.stores.base import NAMESPACES, Store, open_store
 
 if TYPE_CHECKING:
@@ -47,9 +48,17 @@ class Opened(NamedTuple):
 
 def open_at(url: str, *, create: bool = False, read_only: bool = False, metered: bool = False) -> Opened:
     """Open what is at `url`, a store of its own or one of several. Raises StoreError, CorruptData, UsageError."""
-    bare = open_store(url, create=create, read_only=read_only)
+    try:
+        bare = open_store(url, read_only=read_only)
+    except (StoreNotFound, NotARepository) as error:
+        if not create:
+            raise
+        if isinstance(error, StoreNotFound):
+            places.check_new(url)
+        bare = open_store(url, create=True, read_only=read_only)
     try:
         config = read_config(bare, create)
+        places.remember(url, bare)
         try:
             text = bare.get("config", STORES)
         except ValueNotFound:
