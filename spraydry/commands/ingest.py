@@ -82,7 +82,6 @@ def ingest(
     from spraydry.actions.ingest import ingest_tar
     from spraydry.errors import UsageError
     from spraydry.format.chunker import parse_bytes
-    from spraydry.malloc import large_apart
 
     if not sources:
         raise UsageError("name what to ingest: spraydry ingest DIR")
@@ -97,8 +96,6 @@ def ingest(
         try:
             if stream:
                 assert root is not None
-                # Frames and runs of a million small members left 140 MB of holes between what stays: 316 MB, now 210.
-                large_apart(512 << 10)
                 result = ingest_tar(
                     repository,
                     sys.stdin.buffer,

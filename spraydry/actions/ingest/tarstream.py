@@ -59,7 +59,7 @@ _KINDS = {
 }
 _XATTR = "SCHILY.xattr."
 # tarfile copies what is left of its buffer for every header and content it hands out: with a buffer of 1 MiB, members
-# of 300 bytes took 137 us of CPU each, with this one 82.
+# of 300 bytes took 137 us of CPU each, with this one 90.
 _READ_BYTES = 16 << 10
 _PACKED: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -325,7 +325,16 @@ def _content(
     file = archive.extractfile(member)
     if file is None or member.size == 0:
         return 0, None
-    size, content = store_stream(writer, file.read, chunker, frame_class)
+    left = member.size
+
+    def read(most: int) -> bytes:
+        """No more than is there: Python sets aside what is asked for, 4 MiB for a member of 300 bytes."""
+        nonlocal left
+        piece = file.read(min(most, left))
+        left -= len(piece)
+        return piece
+
+    size, content = store_stream(writer, read, chunker, frame_class)
     if size != member.size:
         raise tarfile.ReadError("unexpected end of data")
     return size, content
