@@ -151,6 +151,21 @@ def test_layout(store: Store, url: str) -> None:
     }  # fmt: skip
 
 
+def test_a_dir_store_is_read_where_it_is_nested_alike(url: str) -> None:
+    folder = folder_of(url)
+    local = open_store(f"dir:{folder}", create=True)
+    local.put("frames", "abcdef", b"x")
+    far = open_store(url)
+    assert far.get("frames", "abcdef") == b"x"
+    far.put("frames", "bcdefa", b"y")
+    far.close()
+    assert [stored.name for stored in local.list("frames")] == ["abcdef", "bcdefa"]
+    local.close()
+    (folder / "layout").write_text("spraydry dir 1\nframes 2\n")
+    with pytest.raises(StoreError, match="frames 1"):
+        open_store(url)
+
+
 def test_what_is_not_ours_is_passed_over(store: Store, url: str) -> None:
     store.put_many("frames", [("abcd", b"x"), ("abce", b"y")])
     folder = folder_of(url)

@@ -36,6 +36,7 @@ from spraydry.stores.base import (
     check_range,
     is_key,
 )
+from spraydry.stores.shared import layout as layouts
 from spraydry.stores.shared.nesting import is_nest, letters, nested
 from spraydry.stores.ssh import channel as sftp
 from spraydry.stores.ssh.channel import Reply, SftpChannel
@@ -45,6 +46,7 @@ MAX_VALUE_BYTES = 1 << 30
 _NESTED = ("frames", "frames~")  # the only ones that get many values
 _PLACES = tuple(sorted([*NAMESPACES, *(namespace + "~" for namespace in NAMESPACES)]))
 _TEMPORARY = "tmp"
+_DEPTHS = {"frames": 1}  # of nesting, as in the layout of a `dir:` store
 _LEFT_BEHIND_S = 86_400  # a temporary file as old as that is no longer being written
 # Read or written together, in two or three round trips; several such groups are under way at once, because OpenSSH
 # takes no more than 2 MiB in a round trip.
@@ -118,6 +120,13 @@ class SftpStore(Store):
         self._check(channel, found)
         if not modes.S_ISDIR(found.attributes().mode):
             raise NotARepository(f"{self._url} is not a folder")
+        (layout,) = self._read(channel, [self._path(layouts.NAME)])
+        if (
+            layout is not None and layouts.decode_depths(layout, self._url) != _DEPTHS
+        ):  # a `dir:` store, nested in another way
+            raise StoreError(
+                f"{self._url} nests values as sftp: cannot: write `frames 1`, and nothing else, into its layout"
+            )
         if not self.read_only:
             channel.ask([sftp.make_folder(self._path(_TEMPORARY))])
 

@@ -56,14 +56,15 @@ def read_layout(folder: int, path: str, known: Layout | None) -> Layout:
         os.close(file)
     for_others = found.st_mode & 0o044
     try:
-        return Layout(_depths(text, path), 0o600 | for_others, 0o700 | for_others | for_others >> 2, seen)
+        return Layout(decode_depths(text, path), 0o600 | for_others, 0o700 | for_others | for_others >> 2, seen)
     except StoreError:
         if known is None:
             raise
         return known
 
 
-def _depths(text: bytes, path: str) -> dict[str, int]:
+def decode_depths(text: bytes, path: str) -> dict[str, int]:
+    """The depth of each namespace that is named. Raises NotARepository, FormatTooNew, StoreError."""
     head, *lines = text.decode("utf-8", "replace").splitlines() or [""]
     first = _HEAD.fullmatch(head.strip())
     if first is None:
