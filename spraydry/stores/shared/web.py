@@ -98,6 +98,8 @@ class WebServer:
                 answer = self._answer(response, method, path, headers, most)
                 keep = response.isclosed() and connection.sock is not None
                 return answer
+            except ConnectionRefusedError:
+                raise StoreUnavailable(f"{self.url} cannot be reached: nothing answers there") from None
             except (ConnectionError, http.client.RemoteDisconnected):
                 if used:
                     continue  # the server closed it while it lay idle
