@@ -11,8 +11,8 @@ def init(*stores: str, copies: int = 1, json: bool = False) -> None:
     and is one of them.
 
     For example:
-        spraydry --repo dir:/srv/a init
-        spraydry --repo dir:/srv/a init dir:/mnt/b s3://bucket/c --copies 2
+        spraydry init --repo dir:/srv/a
+        spraydry init dir:/mnt/b s3://bucket/c --copies 2 --repo dir:/srv/a
 
     Parameters
     ----------
