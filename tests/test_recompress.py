@@ -386,7 +386,6 @@ KILLED = """
 import sys
 from spraydry.actions.recompress import groups, recompress
 from spraydry.repository.repository import Repository
-from tests.store_contract import size_of
 replacing = sys.modules["spraydry.actions.recompress.recompress"]
 replacing._BATCH_BYTES, groups.FRAME_TARGET_BYTES = int(sys.argv[2]), int(sys.argv[3])
 if sys.argv[4] == "broken":

@@ -12,6 +12,7 @@ import pytest
 
 from spraydry.actions.verify import verify
 from spraydry.cli import run
+from spraydry.errors import StoreUnavailable
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import differences, fill
 
@@ -130,8 +131,9 @@ def test_a_member_with_what_it_lacks(home: Path, spraydry: Run, source: Path) ->
         assert lying and len(lying) < repository.catalog.frames_count()
     shutil.rmtree(home / "a")
     shutil.rmtree(home / "XDG_CACHE_HOME", ignore_errors=True)
-    _, _out, err = spraydry("cat", "source:large.bin", "--repo", f"dir:{home}/b", code=7)
-    assert "may be on main, which does not answer" in err
+    away = "may be on main, which does not answer"
+    with opened(home, f"dir:{home}/b") as repository, pytest.raises(StoreUnavailable, match=away):
+        repository.open_file("source:large.bin").read()
 
 
 def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:

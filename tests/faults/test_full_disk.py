@@ -141,7 +141,6 @@ def __call__(self, done):
         os.kill(os.getpid(), signal.SIGINT)
 Progress.__call__ = __call__
 from spraydry.cli import main
-from tests.store_contract import size_of
 main()
 """
 
