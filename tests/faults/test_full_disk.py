@@ -134,6 +134,7 @@ def test_no_room_for_scratch_files(tmp_path: Path, small_disk: Path, rng: random
 
 _INTERRUPTED_AT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 from spraydry.commands.progress import Progress
 at = int(os.environ["AT"])
 def __call__(self, done):
