@@ -29,11 +29,11 @@ class Server:
 
 
 @contextmanager
-def server_or_skip(name: str, folder: Path) -> Iterator[Server]:
+def server_or_skip(name: str, folder: Path, *arguments: str) -> Iterator[Server]:
     """As `server`; the test is skipped, loudly, where its programs cannot be had."""
     with ExitStack() as stack:
         try:
-            running = stack.enter_context(server(name, folder))
+            running = stack.enter_context(server(name, folder, *arguments))
         except AssertionError as error:
             if re.search(f"{name}: there is no |cannot be fetched", str(error)):
                 pytest.skip(f"NOT TESTED: {str(error).splitlines()[-1]}")

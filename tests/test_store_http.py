@@ -35,7 +35,7 @@ from spraydry.repository.repository import Repository
 from spraydry.stores.base import NAMESPACES, Store, Stored, open_store
 from spraydry.stores.shared import web
 from spraydry.stores.shared.listing import LISTED
-from tests.servers import server
+from tests.servers import server_or_skip
 
 LARGE = random.Random(1).randbytes(5 << 20)
 
@@ -58,13 +58,8 @@ class Served:
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     if request.param == "nginx":
-        try:
-            with server("nginx", tmp_path_factory.mktemp("nginx"), str(folder)) as running:
-                yield Served(folder, running.url, True)
-        except AssertionError as error:
-            if "there is no nginx" in str(error):
-                pytest.skip(f"NOT TESTED: {error}")
-            raise
+        with server_or_skip("nginx", tmp_path_factory.mktemp("nginx"), str(folder)) as running:
+            yield Served(folder, running.url, True)
         return
     command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
     with (folder.parent / "http.server.err").open("w") as errors:

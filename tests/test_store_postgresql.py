@@ -28,7 +28,7 @@ from spraydry.stores import postgresql as backend
 from spraydry.stores.base import Store, open_store
 from tests.faultproxy import Fault, proxy
 from tests.remote_store import check_repository, kill_writers, one_line
-from tests.servers import Server, server
+from tests.servers import Server, server_or_skip
 from tests.store_contract import Place, StoreContract
 
 _fresh = itertools.count()
@@ -37,7 +37,7 @@ LARGE = random.Random(1).randbytes(5 << 20)
 
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server("postgresql", tmp_path_factory.mktemp("postgresql")) as running:
+    with server_or_skip("postgresql", tmp_path_factory.mktemp("postgresql")) as running:
         yield running
 
 
@@ -171,7 +171,7 @@ def test_a_whole_repository(url: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_server_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with server("postgresql", tmp_path / "postgresql") as running:
+    with server_or_skip("postgresql", tmp_path / "postgresql") as running:
         enter(running, monkeypatch)
         store = open_store(running.url, create=True)
         store.put("frames", "abcd", LARGE)
@@ -183,7 +183,7 @@ def test_the_server_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.Monk
         lambda: list(store.list("frames")),
     ):
         assert one_line(StoreUnavailable, "127.0.0.1", ask).retryable
-    with server("postgresql", tmp_path / "postgresql"):
+    with server_or_skip("postgresql", tmp_path / "postgresql"):
         assert store.get("frames", "abcd") == LARGE
         store.put("frames", "abce", b"x")
         assert [stored.name for stored in store.list("frames")] == ["abcd", "abce"]

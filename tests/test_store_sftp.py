@@ -34,7 +34,7 @@ from spraydry.stores.ssh import channel as protocol
 from spraydry.stores.ssh import connection
 from tests.faultproxy import Fault, proxy
 from tests.remote_store import check_repository, kill_writers, one_line
-from tests.servers import Server, server
+from tests.servers import Server, server_or_skip
 from tests.store_contract import Place, StoreContract
 
 _fresh = itertools.count()
@@ -44,7 +44,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server("sshd", tmp_path_factory.mktemp("sshd")) as running:
+    with server_or_skip("sshd", tmp_path_factory.mktemp("sshd")) as running:
         yield running
 
 
@@ -107,7 +107,7 @@ class TestSftp(StoreContract):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server("sshd", tmp_path_factory.mktemp("sshd"), "-P", "hardlink,fsync,statvfs,limits") as running:
+    with server_or_skip("sshd", tmp_path_factory.mktemp("sshd"), "-P", "hardlink,fsync,statvfs,limits") as running:
         yield running
 
 
@@ -124,12 +124,12 @@ class TestSftpWithoutExtensions(StoreContract):
 
 
 def test_without_posix_rename_it_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with server("sshd", tmp_path / "sshd") as running:
+    with server_or_skip("sshd", tmp_path / "sshd") as running:
         enter(running, monkeypatch)
         store = open_store(running.url + "/store", create=True)
         store.put("frames", "abc", LARGE)
         store.close()
-    with server("sshd", tmp_path / "sshd", "-P", "posix-rename") as running:
+    with server_or_skip("sshd", tmp_path / "sshd", "-P", "posix-rename") as running:
         one_line(StoreReadOnly, "posix-rename", lambda: open_store(running.url + "/store"))
         store = open_store(running.url + "/store", read_only=True)
         assert store.get("frames", "abc") == LARGE
@@ -239,7 +239,7 @@ def test_a_whole_repository(url: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_server_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with server("sshd", tmp_path / "sshd") as running:
+    with server_or_skip("sshd", tmp_path / "sshd") as running:
         enter(running, monkeypatch)
         store = open_store(running.url + "/store", create=True)
         store.put("frames", "abcd", LARGE)
@@ -249,7 +249,7 @@ def test_the_server_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.Monk
         lambda: list(store.list("frames")),
     ):
         assert one_line(StoreUnavailable, "127.0.0.1", ask).retryable
-    with server("sshd", tmp_path / "sshd"):
+    with server_or_skip("sshd", tmp_path / "sshd"):
         assert store.get("frames", "abcd") == LARGE
         store.put("frames", "abce", b"x")
         assert [stored.name for stored in store.list("frames")] == ["abcd", "abce"]
@@ -503,7 +503,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         pytest.skip("NOT TESTED: this machine does not let root mount a file system from a file")
     try:
-        with server("sshd", tmp_path / "sshd") as running:
+        with server_or_skip("sshd", tmp_path / "sshd") as running:
             enter(running, monkeypatch)
             fill_up(running.url + "/store")
     finally:
