@@ -58,9 +58,11 @@ def test_the_tour(home: Path) -> None:
 
 
 def test_several_stores_one_taken_away(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    for number in range(20):
-        (tmp_path / "photos" / f"{number}.jpg").write_bytes(random.Random(number).randbytes(300_000))
+    for folder in ("photos", "trip"):  # so many frames that each store is to hold some of each folder
+        (tmp_path / folder).mkdir()
+        for number in range(20):
+            pixels = random.Random(f"{folder} {number}").randbytes(300_000)
+            (tmp_path / folder / f"{number}.jpg").write_bytes(pixels)
     (script,) = blocks("sh several")
     with server_or_skip("ceph", tmp_path / "ceph") as running:
         done = subprocess.run(
