@@ -31,12 +31,10 @@ class Backend(Spraydry):
 
     label = ""  # as it is shown
     server: Server | None = None
-    round_trip_ms = 0.0
     python = ""  # the interpreter that `program` runs with
 
     def __init__(self, folder: str, log: IO[bytes]) -> None:
         super().__init__(folder, log)
-        self.top = folder
         self.machines = 0
         self.url: str | None = None
         self.number = 0
@@ -146,6 +144,7 @@ class Http(Backend):
     def __init__(self, folder: str, log: IO[bytes]) -> None:
         super().__init__(folder, log)
         self.folder = os.path.join(folder, self.name)
+        self.store = os.path.join(self.folder, "store")
 
     def place(self, number: int) -> str:
         assert self.server is not None

@@ -61,7 +61,7 @@ FRAME_METRICS = [
 LEGEND = [
     "Medians. (0.9x): so many times as good as sqlite: in the same round, the median of the rounds. MB = 10^6 bytes.",
     "Memory: the most of any round, of spraydry's processes; not that of servers, which share the CPUs with it.",
-    "http: is nginx before what dir: stored. Ceph keeps all in memory, the other servers on the disk of the local stores.",
+    "http: is nginx before what dir: stored. Ceph keeps all in memory, other servers on the disk of dir:.",
     "Opening is told without the start of a process. sqlite: has its catalog in the store itself.",
     "~ cut off at the cap: the rate of the part done.",
 ]
