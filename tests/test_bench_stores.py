@@ -201,10 +201,14 @@ def echo() -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def exchange(port: int, sent: bytes) -> tuple[bytes, float]:
-    """What comes back of bytes that are sent without waiting, and the seconds it took, connecting included."""
+def exchange(port: int, sent: bytes, slow: bool = False) -> tuple[bytes, float]:
+    """What comes back of bytes that are sent without waiting, and the seconds it took, connecting included. Who is slow
+    begins to read when more has come than is kept on the way."""
     began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port)) as client:
+    with socket.socket() as client:
+        if slow:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
 
         def send() -> None:
             client.sendall(sent)
@@ -212,6 +216,8 @@ def exchange(port: int, sent: bytes) -> tuple[bytes, float]:
 
         sender = threading.Thread(target=send)
         sender.start()
+        if slow:
+            time.sleep(0.5)
         got = bytearray()
         while block := client.recv(1 << 20):
             got += block
@@ -251,6 +257,12 @@ def test_any_number_of_bytes_are_on_their_way(echo: int) -> None:
     assert [answers[number][0] for number in range(10)] == sent
     assert all(took >= 0.2 for _, took in answers.values())
     assert took < 10 * 0.2
+
+
+def test_who_reads_slowly_loses_nothing(echo: int) -> None:
+    sent = random.Random(1).randbytes(20_000_000)
+    with delayed("127.0.0.1", echo, 20) as port:
+        assert exchange(port, sent, slow=True)[0] == sent
 
 
 def test_the_delayed_server_of_sftp_has_the_same_key(tmp_path: Path) -> None:
