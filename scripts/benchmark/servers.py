@@ -1,4 +1,4 @@
-"""Real servers for measuring, on loopback: each is what scripts/serving/NAME runs, in a folder of its own."""
+"""Real servers, for measuring and for tests, on loopback: each is what scripts/serving/NAME runs, in its own folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, NamedTuple
 
 from benchmark import system
@@ -22,26 +23,28 @@ class ServerError(Exception):
 
 
 class Server(NamedTuple):
+    """A server that answers at `url`; `environment` is what a client needs, `folder` is where the server keeps all."""
+
     url: str
-    environment: dict[str, str]  # what a client needs
-    folder: str
-    pid: int
+    environment: dict[str, str]
+    folder: Path
+    process: subprocess.Popen[str]
 
 
 @contextmanager
-def server(name: str, folder: str, log: IO[bytes], *arguments: str) -> Iterator[Server]:
-    """One that runs in `folder` until the end of the block. Raises ServerError with the last that it said."""
+def server(name: str, folder: str | Path, log: IO[bytes], *arguments: str) -> Iterator[Server]:
+    """A server of its own in `folder`, until the end of the block. Raises ServerError with the last that it said."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     since = os.path.getsize(log.name)
     process = subprocess.Popen(
-        [os.path.join(SERVING, name), folder, *arguments],
+        [os.path.join(SERVING, name), str(folder), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
         start_new_session=True,
     )
-    late = threading.Timer(START_WITHIN_S, process.kill)
+    late = threading.Timer(START_WITHIN_S, os.killpg, (process.pid, signal.SIGKILL))
     late.start()
     try:
         assert process.stdout is not None
@@ -56,7 +59,7 @@ def server(name: str, folder: str, log: IO[bytes], *arguments: str) -> Iterator[
         late.cancel()
         if not url:
             raise ServerError(system.last_words(log, since) or f"{name} did not start")
-        yield Server(url, environment, folder, process.pid)
+        yield Server(url, environment, Path(folder), process)
     finally:
         late.cancel()
         if process.poll() is None:
