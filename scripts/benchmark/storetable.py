@@ -62,7 +62,8 @@ LEGEND = [
     "Medians. (0.9x): so many times as good as sqlite: in the same round, the median of the rounds. MB = 10^6 bytes.",
     "Memory: the most of any round, of spraydry's processes; not that of servers, which share the CPUs with it.",
     "http: is nginx before what dir: stored. Ceph keeps all in memory, other servers on the disk of dir:.",
-    "Opening is told without the start of a process. sqlite: has its catalog in the store itself.",
+    "Rates are of whole commands, with the start of the process and connecting; opening is told without that start.",
+    "The catalog of sqlite: lies in the store itself, so that opening it on a fresh machine is opening it again.",
     "~ cut off at the cap: the rate of the part done.",
 ]
 MADE = (
