@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,15 @@ import pytest
 from spraydry.actions.verify import verify
 from spraydry.errors import SprayDryError
 from spraydry.repository.repository import Repository
-from spraydry.stores.base import open_store
+from spraydry.stores.base import Store, open_store
 from tests.ingest.trees import differences, fill, taken, version_of
+
+LARGE = random.Random(1).randbytes(5 << 20)
 
 # What a writer does until it is killed: it tells each name when the call that wrote it has returned.
 WRITER = """
 import itertools, sys
-from spraydry.stores.base import open_store
+from spraydry.stores.base import Store, open_store
 from tests.remote_store import value_of
 {broken}
 url, turn = sys.argv[1:]
@@ -33,6 +35,14 @@ for number in itertools.count():
     assert store.create("log", names[0], value_of(names[0]))
     print(*names, flush=True)
 """
+
+
+@pytest.fixture
+def opened(url: str) -> Iterator[Store]:
+    """The new store at a test's `url`."""
+    store = open_store(url, create=True)
+    yield store
+    store.close()
 
 
 def value_of(name: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,7 +14,30 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from benchmark import servers
 
-Server = servers.Server
+
+class Server(servers.Server):
+    """A server as tests use it."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens, of the servers that keep their port."""
+        return int((self.folder / "port").read_text())
+
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Give this process the environment of a client."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+
+
+def serving(name: str, *arguments: str) -> Callable[[pytest.TempPathFactory], Iterator[Server]]:
+    """A fixture: the server for all tests of a module."""
+
+    @pytest.fixture(scope="module")
+    def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+        with server_or_skip(name, tmp_path_factory.mktemp(name), *arguments) as started:
+            yield started
+
+    return running
 
 
 @contextmanager
@@ -32,4 +55,4 @@ def server_or_skip(name: str, folder: Path, *arguments: str) -> Iterator[Server]
                 pytest.skip(f"NOT TESTED: {error}")
             error.add_note(errors.read_text(errors="replace")[-2000:])
             raise
-        yield running
+        yield Server(*running)

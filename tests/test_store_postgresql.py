@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import signal
 import socket
 from collections.abc import Iterator
@@ -27,37 +26,22 @@ from spraydry.errors import (
 from spraydry.stores import postgresql as backend
 from spraydry.stores.base import Store, open_store
 from tests.faultproxy import Fault, proxy
-from tests.remote_store import check_repository, kill_writers, one_line
-from tests.servers import Server, server_or_skip
+from tests.remote_store import LARGE, check_repository, kill_writers, one_line, opened
+from tests.servers import Server, server_or_skip, serving
 from tests.store_contract import Place, StoreContract
 
 _fresh = itertools.count()
-LARGE = random.Random(1).randbytes(5 << 20)
 
 
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server_or_skip("postgresql", tmp_path_factory.mktemp("postgresql")) as running:
-        yield running
-
-
-def enter(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
+postgresql = serving("postgresql")
+store = opened
 
 
 @pytest.fixture
 def url(postgresql: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where a test's store goes; nothing is there yet."""
-    enter(postgresql, monkeypatch)
+    postgresql.enter(monkeypatch)
     return f"{postgresql.url}?schema=s{next(_fresh)}"
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    opened = open_store(url, create=True)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -72,10 +56,6 @@ def schema_of(url: str) -> str:
 
 def password_of(running: Server) -> str:
     return (running.folder / "pgpass").read_text().strip().rpartition(":")[2]
-
-
-def port_of(running: Server) -> int:
-    return int((running.folder / "port").read_text())
 
 
 def sessions(administrator: psycopg.Connection[Any]) -> list[int]:
@@ -172,7 +152,7 @@ def test_a_whole_repository(url: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_server_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with server_or_skip("postgresql", tmp_path / "postgresql") as running:
-        enter(running, monkeypatch)
+        running.enter(monkeypatch)
         store = open_store(running.url, create=True)
         store.put("frames", "abcd", LARGE)
         os.kill(int((running.folder / "server/data/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
@@ -213,11 +193,9 @@ def test_a_session_ended_in_the_middle_of_a_put(store: Store, administrator: psy
 def cut_puts(url: str, running: Server) -> int:
     """Cut connections after more and more bytes of a put of two values, and look what is there; how many failed."""
     failed = 0
-    with proxy("127.0.0.1", port_of(running)) as network, ExitStack() as stack:
+    with proxy("127.0.0.1", running.port) as network, ExitStack() as stack:
         port = network.address.rpartition(":")[2]
-        writer = stack.enter_context(
-            closing(open_store(url.replace(f":{port_of(running)}/", f":{port}/"), create=True))
-        )
+        writer = stack.enter_context(closing(open_store(url.replace(f":{running.port}/", f":{port}/"), create=True)))
         reader = stack.enter_context(closing(open_store(url)))
         old, new = b"old" * 100_000, b"new" * 200_000
         for cut in [1, 100, *range(50_000, 1_400_000, 100_000)]:
@@ -366,7 +344,7 @@ def test_without_rights(
 def test_nobody_there(url: str, postgresql: Server) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        refused = url.replace(f":{port_of(postgresql)}/", f":{unused.getsockname()[1]}/")
+        refused = url.replace(f":{postgresql.port}/", f":{unused.getsockname()[1]}/")
         assert one_line(StoreUnavailable, "cannot be reached.*refused", lambda: open_store(refused)).retryable
     no_host = url.replace("127.0.0.1", "no-such-host.invalid")
     one_line(StoreUnavailable, "cannot be reached", lambda: open_store(no_host))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import shutil
 import signal
 import socket
@@ -28,51 +27,34 @@ from spraydry.errors import (
     UsageError,
     ValueNotFound,
 )
-from spraydry.stores import sftp
 from spraydry.stores.base import Store, open_store
-from spraydry.stores.ssh import channel as protocol
-from spraydry.stores.ssh import connection
+from spraydry.stores.sftp import SftpStore
+from spraydry.stores.ssh import channels, protocol, writing
+from spraydry.stores.ssh.channel import SftpChannel
+from spraydry.stores.ssh.folder import RemoteFolder
+from spraydry.stores.ssh.reading import read_file
 from tests.faultproxy import Fault, proxy
-from tests.remote_store import check_repository, kill_writers, one_line
-from tests.servers import Server, server_or_skip
+from tests.remote_store import LARGE, check_repository, kill_writers, one_line, opened
+from tests.servers import Server, server_or_skip, serving
 from tests.store_contract import Place, StoreContract
 
 _fresh = itertools.count()
-LARGE = random.Random(1).randbytes(5 << 20)
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root to mount file systems")
 
 
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server_or_skip("sshd", tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-def enter(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
+sshd = serving("sshd")
+store = opened
 
 
 @pytest.fixture
 def url(sshd: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where a test's store goes; nothing is there yet."""
-    enter(sshd, monkeypatch)
+    sshd.enter(monkeypatch)
     return f"{sshd.url}/{next(_fresh)}/store"
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    opened = open_store(url, create=True)
-    yield opened
-    opened.close()
 
 
 def folder_of(url: str) -> Path:
     return Path("/" + url.removeprefix("sftp://").split("/", 1)[1])
-
-
-def port_of(running: Server) -> int:
-    return int((running.folder / "port").read_text())
 
 
 def at_port(url: str, running: Server, port: int) -> str:
@@ -81,7 +63,7 @@ def at_port(url: str, running: Server, port: int) -> str:
     key = known.read_text().split("\n", 1)[0].split(" ", 1)[1]
     with known.open("a") as file:
         file.write(f"[127.0.0.1]:{port} {key}\n")
-    return url.replace(f":{port_of(running)}/", f":{port}/")
+    return url.replace(f":{running.port}/", f":{port}/")
 
 
 def sessions(running: Server) -> list[int]:
@@ -105,10 +87,7 @@ class TestSftp(StoreContract):
         return Place(url)
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server_or_skip("sshd", tmp_path_factory.mktemp("sshd"), "-P", "hardlink,fsync,statvfs,limits") as running:
-        yield running
+plain = serving("sshd", "-P", "hardlink,fsync,statvfs,limits")
 
 
 class TestSftpWithoutExtensions(StoreContract):
@@ -116,7 +95,7 @@ class TestSftpWithoutExtensions(StoreContract):
 
     @pytest.fixture
     def place(self, plain: Server, monkeypatch: pytest.MonkeyPatch) -> Place:
-        enter(plain, monkeypatch)
+        plain.enter(monkeypatch)
         return Place(f"{plain.url}/{next(_fresh)}/store")
 
     def test_traits(self, store: Store) -> None:
@@ -125,7 +104,7 @@ class TestSftpWithoutExtensions(StoreContract):
 
 def test_without_posix_rename_it_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with server_or_skip("sshd", tmp_path / "sshd") as running:
-        enter(running, monkeypatch)
+        running.enter(monkeypatch)
         store = open_store(running.url + "/store", create=True)
         store.put("frames", "abc", LARGE)
         store.close()
@@ -235,12 +214,47 @@ def test_a_whole_repository(url: str, tmp_path: Path, monkeypatch: pytest.Monkey
     check_repository(url, tmp_path, monkeypatch)
 
 
+# -- handles that are foreseen
+
+
+def test_a_value_is_read_in_one_round_trip(store: SftpStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {f"{size:08}": LARGE[:size] for size in (0, 1, 1000, 700_000, 1_200_000, 1_305_600)}
+    store.put_many("frames", values.items())
+    asked = []
+    ask = SftpChannel.ask
+    monkeypatch.setattr(SftpChannel, "ask", lambda self, requests: asked.append(1) or ask(self, requests))
+    for name, value in values.items():
+        assert store.get("frames", name) == value
+        assert store.get("frames", name, 700, 1000) == value[700:1700]
+    assert len(asked) == 2 * len(values)
+    with pytest.raises(ValueNotFound):
+        store.get("frames", "missing")
+    assert len(asked) == 2 * len(values) + 1
+    store.put("frames", "larger", LARGE)
+    assert store.get("frames", "larger") == LARGE and store.get("frames", "larger", -9) == LARGE[-9:]
+
+
+def test_a_handle_that_was_not_foreseen(store: SftpStore) -> None:
+    """Bytes of another file must not be taken for those that were asked for."""
+    store.put_many("frames", [("right", b"right"), ("wrong", b"wrong")])
+    with store._channels.channel() as channel:
+        (other,) = channel.ask([protocol.open_file(store._folder.file("frames", "wrong"), protocol.READ)])
+        channel._closed_last = other.handle()
+        assert channel.next_handle == other.handle()
+        for _ in range(3):
+            assert read_file(store._folder, channel, store._folder.file("frames", "right")) == b"right"
+            assert channel.next_handle is None
+    with store._channels.channel() as channel:
+        channel.tell([protocol.close(b"none")])
+        assert channel.next_handle is None  # until it is known that all is closed
+
+
 # -- connections that break
 
 
 def test_the_server_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with server_or_skip("sshd", tmp_path / "sshd") as running:
-        enter(running, monkeypatch)
+        running.enter(monkeypatch)
         store = open_store(running.url + "/store", create=True)
         store.put("frames", "abcd", LARGE)
     for ask in (
@@ -281,7 +295,7 @@ def test_a_session_killed_in_the_middle_of_a_put(store: Store, sshd: Server) -> 
 def cut_puts(url: str, running: Server) -> tuple[int, int]:
     """Cut connections after more and more bytes of a put, and look what is there; how many puts failed, and worked."""
     failed = worked = 0
-    with proxy("127.0.0.1", port_of(running)) as network, ExitStack() as stack:
+    with proxy("127.0.0.1", running.port) as network, ExitStack() as stack:
         through = at_port(url, running, int(network.address.rpartition(":")[2]))
         writer = stack.enter_context(closing(open_store(through, create=True)))
         reader = stack.enter_context(closing(open_store(url)))
@@ -317,22 +331,21 @@ def test_a_connection_cut_in_the_middle_of_a_put(url: str, sshd: Server) -> None
 
 def test_the_control_of_cut_puts(url: str, sshd: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing in place must be caught."""
-    monkeypatch.setattr(sftp.SftpStore, "_put", put_in_place)
+    monkeypatch.setattr(writing, "put", put_in_place)
     with pytest.raises(AssertionError):
         cut_puts(url, sshd)
 
 
-def put_in_place(store: sftp.SftpStore, group: list[sftp._Part]) -> None:
-    """What `_put` must not do."""
-    with store._channels.channel() as channel:
-        for part in group:
-            makes, _ = store._enter_folders([part.path])
-            *_, opened = channel.ask([*makes, protocol.open_file(part.path, protocol.WRITE | protocol.CREATE)])
-            channel.ask(store._writes(channel, opened.handle(), part.value))
+def put_in_place(folder: RemoteFolder, channel: SftpChannel, group: list[writing.Part]) -> None:
+    """What `put` must not do."""
+    for part in group:
+        makes, _ = writing._enter_folders(folder, [part.path])
+        *_, opened = channel.ask([*makes, protocol.open_file(part.path, protocol.WRITE | protocol.CREATE)])
+        channel.ask(writing._writes(channel, opened.handle(), part.value))
 
 
 def test_a_server_that_hangs(store: Store, sshd: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(channels, "_ANSWER_WITHIN_S", 0.5)
     store.put("frames", "abcd", b"x")
     own = open_store(f"{sshd.url}/{next(_fresh)}/store", create=True)
     own.put("frames", "abcd", b"x")
@@ -354,7 +367,7 @@ def test_killed_writers(url: str) -> None:
 
 
 def test_the_control_of_killed_writers(url: str) -> None:
-    broken = "import tests.test_store_sftp as t\nt.sftp.SftpStore._put = t.put_in_place"
+    broken = "import tests.test_store_sftp as t\nt.writing.put = t.put_in_place"
     with pytest.raises(AssertionError, match="in part"):
         kill_writers(url, 30, broken)
 
@@ -442,7 +455,7 @@ def test_host_keys(url: str, sshd: Server, tmp_path: Path, monkeypatch: pytest.M
     assert not known.exists()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
     other = " ".join((tmp_path / "key.pub").read_text().split()[:2])
-    known.write_text(f"[127.0.0.1]:{port_of(sshd)} {other}\n")
+    known.write_text(f"[127.0.0.1]:{sshd.port} {other}\n")
     error = one_line(StoreError, "not the one in known_hosts.*ssh-keygen -R", lambda: open_store(url, create=True))
     assert not isinstance(error, StoreUnavailable)
     shutil.copy(sshd.folder / "known_hosts", known)
@@ -451,9 +464,9 @@ def test_host_keys(url: str, sshd: Server, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_configuration(url: str, sshd: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(sshd, monkeypatch, host="nas", hostname="127.0.0.1", port=str(port_of(sshd)), user="root")
+    configured(sshd, monkeypatch, host="nas", hostname="127.0.0.1", port=str(sshd.port), user="root")
     user = sshd.url.removeprefix("sftp://").split("@")[0]
-    configured(sshd, monkeypatch, host="nas", hostname="127.0.0.1", port=str(port_of(sshd)), user=user)
+    configured(sshd, monkeypatch, host="nas", hostname="127.0.0.1", port=str(sshd.port), user=user)
     config = Path(os.environ["SPRAYDRY_SSH_CONFIG"])
     lines = config.read_text().splitlines()
     config.write_text("\n".join(sorted(lines, key=lambda line: not line.strip().startswith("host "))) + "\n")
@@ -472,7 +485,7 @@ def test_places_that_cannot_be(url: str, sshd: Server) -> None:
     one_line(NotARepository, "is not a folder", lambda: open_store(url[: -len("store")] + "file", create=True))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        refused = url.replace(f":{port_of(sshd)}/", f":{unused.getsockname()[1]}/")
+        refused = url.replace(f":{sshd.port}/", f":{unused.getsockname()[1]}/")
         assert one_line(StoreUnavailable, "cannot be reached: Connection refused", lambda: open_store(refused))
     no_host = url.replace("127.0.0.1", "no-such-host.invalid")
     one_line(StoreUnavailable, "not known to the resolver", lambda: open_store(no_host))
@@ -484,7 +497,7 @@ def test_places_that_cannot_be(url: str, sshd: Server) -> None:
             client.close()
 
         answering = pool.submit(answer)
-        mail = url.replace(f":{port_of(sshd)}/", f":{other.getsockname()[1]}/")
+        mail = url.replace(f":{sshd.port}/", f":{other.getsockname()[1]}/")
         one_line(StoreUnavailable, "cannot be reached", lambda: open_store(mail))
         answering.result()
 
@@ -504,7 +517,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("NOT TESTED: this machine does not let root mount a file system from a file")
     try:
         with server_or_skip("sshd", tmp_path / "sshd") as running:
-            enter(running, monkeypatch)
+            running.enter(monkeypatch)
             fill_up(running.url + "/store")
     finally:
         subprocess.run(["umount", "-l", str(point)], check=True)
