@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from spraydry.actions.progress import Done, Report, unheard
+from spraydry.actions.restore.ahead import fetched
 from spraydry.actions.restore.attributes import Attributes
 from spraydry.actions.restore.files import Parts, fetch, write
 from spraydry.actions.restore.place import Place, open_target
 from spraydry.actions.restore.steps import Step, steps
 from spraydry.errors import ChunkNotFound, CorruptData, RestoreError, SprayDryError, StoreFull, StoreReadOnly
 from spraydry.format.tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Content, Entry
-from spraydry.parallel import default_threads, ordered_map
+from spraydry.parallel import default_threads
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 
@@ -119,7 +120,7 @@ class _Restore:
             return
         self._make_private()
         skipping = 0
-        for step in ordered_map(self._fetch, steps(self.repository, self.base), self._threads, 4 * self._threads):
+        for step in fetched(self.repository, steps(self.repository, self.base), self._fetch, self._threads):
             name = step.found.entry.name
             if step.kind == "leave":
                 if step.error is not None:
