@@ -116,3 +116,38 @@ def one_line(kind: type[SprayDryError], says: str, ask: Callable[[], object]) ->
     assert issubclass(type(caught.value), kind) and type(caught.value).exit_code == kind.exit_code, repr(caught.value)
     assert re.search(says, text) and "\n" not in text and len(text) < 400, text
     return caught.value
+
+
+# What one of several machines does: it commits, and has the listing written, again and again.
+COMMITTER = """
+import sys
+from spraydry.stores.base import open_store
+from spraydry.stores.shared import listing
+if sys.argv[3] == "once":
+    listing.write_listing = lambda store, write, depths=None: write(listing.listing_of(store, depths))
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(25):
+    store.put("log", f"{sys.argv[2]}-{number}", b"x")
+    store.flush()
+"""
+
+
+def commit_together(url: str, how: str) -> None:
+    """Three machines commit to one store at the same time. `how`: `once` as none may, writing the listing once."""
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-c", COMMITTER, url, name, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in "abc"
+    ]
+    for each in machines:
+        assert each.stdout and each.stdout.readline() == "ready\n"
+    for each in machines:
+        assert each.stdin
+        each.stdin.write("\n")
+        each.stdin.flush()
+    for each in machines:
+        each.communicate(timeout=120)
+        assert each.returncode == 0

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+import secrets
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spraydry.errors import CorruptData, FormatTooNew
+from spraydry.errors import CorruptData, FormatTooNew, StoreUnavailable
 from spraydry.format.digest import digest
-from spraydry.stores.base import open_store
-from spraydry.stores.shared.listing import LISTED, MAX_BYTES, Listing, decode, encode, listing_of
+from spraydry.stores.base import Store, Stored, open_store
+from spraydry.stores.memory import MemoryStore
+from spraydry.stores.shared.listing import LISTED, MAX_BYTES, Listing, decode, encode, listing_of, write_listing
 from spraydry.stores.shared.nesting import is_nest, nested
 
 NAMES = st.from_regex(r"[a-z0-9_][a-z0-9._-]{0,9}", fullmatch=True)
@@ -44,6 +49,76 @@ def test_bytes() -> None:
     store.put("frames", "f", b"x")
     text = b"spraydry listing 1\ndepths frames 1 0\nvalue log 000000000001 7\nvalue config config 1\n"
     assert listing_of(store, {"frames": (1, 0)}) == signed(text)
+
+
+class Machine:
+    """One of two that share a store: its `flush`, halted wherever it lists or writes until it is let on."""
+
+    def __init__(self, store: Store, name: str, place: list[bytes]) -> None:
+        self.store, self.name, self.place = store, name, place
+        self.committed: list[str] = []
+
+    def steps(self) -> Iterator[None]:
+        for number in range(3):
+            self.committed.append(f"{self.name}{number}")
+            self.store.put("log", self.committed[-1], b"x")
+            yield
+            yield from self.flush()
+
+    def flush(self) -> Iterator[None]:
+        """`write_listing` in a thread, which goes a step for each that is drawn."""
+        turn, halted = threading.Semaphore(0), threading.Semaphore(0)
+
+        def halt() -> None:
+            halted.release()
+            turn.acquire()
+
+        class Halting(MemoryStore):
+            def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+                found = list(machine.store.list(namespace, after))
+                if namespace == "config":  # the last
+                    halt()
+                return iter(found)
+
+        machine = self
+
+        def write(value: bytes) -> None:
+            self.place[:] = [value]
+            halt()
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(write_listing, Halting(), write)
+            running.add_done_callback(lambda _: halted.release())
+            halted.acquire()
+            while not running.done():
+                yield
+                turn.release()
+                halted.acquire()
+            running.result()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_two_machines_that_commit_at_the_same_time(seed: int) -> None:
+    """However their steps mix, the listing holds in the end what both committed."""
+    rng = random.Random(seed)
+    store, place = MemoryStore(), [b""]
+    machines = [Machine(store, name, place) for name in "ab"]
+    going = [machine.steps() for machine in machines]
+    while going:
+        one = rng.choice(going)
+        if next(one, "ended") == "ended":
+            going.remove(one)
+    assert sorted(decode(place[0]).values["log"]) == [f"{name}{number}" for name in "ab" for number in range(3)]
+
+
+def test_a_store_that_never_lists_the_same() -> None:
+    class Growing(MemoryStore):
+        def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+            self.put("log", secrets.token_hex(8), b"")
+            return super().list(namespace, after)
+
+    with pytest.raises(StoreUnavailable, match="never as it was written"):
+        write_listing(Growing(), lambda value: None)
 
 
 def test_any_change_is_noticed() -> None:

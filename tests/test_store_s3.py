@@ -37,6 +37,7 @@ from spraydry.repository.repository import Repository
 from spraydry.stores.base import Store, Stored, open_store
 from tests.faultproxy import Fault, Proxy, http_answer, proxy
 from tests.ingest.trees import command, differences, fill, taken, version_of
+from tests.remote_store import commit_together
 from tests.servers import Server, server_or_skip
 from tests.store_contract import Place, StoreContract
 
@@ -582,6 +583,38 @@ def test_a_static_web_server_finds_what_it_needs(url: str, tmp_path: Path, rng: 
     for namespace in listing.LISTED:
         assert found.values[namespace] == {name: size for name, size, _ in store.list(namespace)}
     assert found.values["log"] and found.values["index"] and found.values["config"]
+    store.close()
+
+
+def listed(url: str) -> tuple[dict[str, int], set[str]]:
+    """The log in the listing of a store, and the names that are there."""
+    import obstore
+
+    from spraydry.stores.shared import listing
+
+    store = open_store(url)
+    assert isinstance(store, s3.CloudStore)
+    found = listing.decode(bytes(obstore.get(store._client(), store._prefix + listing.NAME).bytes()))
+    names = {stored.name for stored in store.list("log")}
+    store.close()
+    return found.values["log"], names
+
+
+def test_machines_that_commit_at_the_same_time(url: str) -> None:
+    store = open_store(url, create=True)
+    store.put("config", "config", b"x")
+    commit_together(url, "again")
+    in_listing, there = listed(url)
+    assert set(in_listing) == there and len(there) == 75
+    for _ in range(20):  # the control: written once, an older listing replaces a newer one
+        store.delete("log", there)
+        commit_together(url, "once")
+        if set(listed(url)[0]) != there:
+            break
+    else:
+        pytest.fail("the control found no fault")
+    store.flush()
+    assert len(listed(url)[0]) == 75
     store.close()
 
 

@@ -219,12 +219,16 @@ class DirStore(Store):
             return
         try:
             with self._locked() as root, self._staged() as stage:
+
+                def write(value: bytes) -> None:
+                    temporary = stage(root, value)
+                    with root.open(("tmp",)) as tmp:
+                        _sweep(tmp, os.stat(temporary, dir_fd=tmp).st_mtime - _STALE_S)
+                        os.replace(temporary, listing.NAME, src_dir_fd=tmp, dst_dir_fd=root.fd)
+                    sync_folder(root.fd)
+
                 depths = {namespace: (*root.layout.depths_of(namespace),) for namespace in (*listing.LISTED, "frames")}
-                temporary = stage(root, listing.listing_of(self, depths))
-                with root.open(("tmp",)) as tmp:
-                    _sweep(tmp, os.stat(temporary, dir_fd=tmp).st_mtime - _STALE_S)
-                    os.replace(temporary, listing.NAME, src_dir_fd=tmp, dst_dir_fd=root.fd)
-                sync_folder(root.fd)
+                listing.write_listing(self, write, depths)
         except StoreFull:
             pass
 

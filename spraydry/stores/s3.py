@@ -232,7 +232,7 @@ class CloudStore(Store):
     def flush(self) -> None:
         """Write the listing that web servers need."""
         if not self.read_only:
-            self._put_later(self._prefix + listing.NAME, listing.listing_of(self))()
+            listing.write_listing(self, lambda value: self._put_later(self._prefix + listing.NAME, value)())
 
     def destroy(self) -> None:
         """Remove what the repository put under its prefix; what else lies there, and the bucket, stay."""

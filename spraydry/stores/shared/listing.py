@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from spraydry.errors import CorruptData, FormatTooNew
+from spraydry.errors import CorruptData, FormatTooNew, StoreUnavailable
 from spraydry.format.digest import digest
+from spraydry.parallel import ordered_map
 from spraydry.stores.base import Store, is_key
 from spraydry.stores.shared.nesting import LEVELS
 
@@ -15,6 +17,7 @@ NAME = "listing"  # beside the namespaces: the last part of its path or key
 LISTED = ("log", "index", "dictionaries", "config")
 MAX_BYTES = 64 << 20
 
+_MOST_WRITTEN = 1000  # each after the first because somebody committed meanwhile
 _FORMAT = b"1"
 _HEAD = re.compile(rb"spraydry listing ([1-9][0-9]{0,5})\n")
 _END = re.compile(rb"digest ([0-9a-f]{64})\n")
@@ -35,12 +38,34 @@ class Listing:
         return self.depths.get(namespace, (0,))
 
 
-def listing_of(store: Store, depths: dict[str, tuple[int, ...]] | None = None) -> bytes:
-    """The listing of what `store` holds now, encoded: what `flush()` writes under NAME, replacing it in one step.
+def write_listing(
+    store: Store, write: Callable[[bytes], object], depths: dict[str, tuple[int, ...]] | None = None
+) -> None:
+    """What `flush()` does: make the listing of what `store` holds, and give it to `write`, which puts it under NAME,
+    replacing what is there in one step. `depths` is for stores that nest values (stores.shared.nesting).
 
-    `depths` is for stores that nest values (stores.shared.nesting).
+    Another machine may commit and write its listing between the two, which an older one then replaces: so the store is
+    listed again, and what is not as it was written is written again. The last of all that write found all that was
+    committed until then in what it wrote; who committed after that writes after that.
     """
-    values = {namespace: {name: size for name, size, _ in store.list(namespace)} for namespace in LISTED}
+    wanted = listing_of(store, depths)
+    for _ in range(_MOST_WRITTEN):
+        write(wanted)
+        written, wanted = wanted, listing_of(store, depths)
+        if wanted == written:
+            return
+    raise StoreUnavailable("the store's listing is never as it was written: does what lists it answer late?")
+
+
+def listing_of(store: Store, depths: dict[str, tuple[int, ...]] | None = None) -> bytes:
+    """The listing of what `store` holds now, encoded."""
+
+    def sizes(namespace: str) -> dict[str, int]:
+        return {name: size for name, size, _ in store.list(namespace)}
+
+    first, *others = LISTED
+    values = {first: sizes(first)}
+    values.update(zip(others, ordered_map(sizes, others, store.traits.concurrency), strict=True))
     return encode(Listing(values, depths or {}))
 
 
