@@ -118,17 +118,23 @@ def one_line(kind: type[SprayDryError], says: str, ask: Callable[[], object]) ->
     return caught.value
 
 
-# What one of several machines does: it commits, and has the listing written, again and again.
+# What one of several machines does: it commits, and has the listing written, which takes a while, again and again.
 COMMITTER = """
-import sys
+import random, sys, time
 from spraydry.stores.base import open_store
 from spraydry.stores.shared import listing
+quick = listing.listing_of
+def slow(store, depths=None):
+    found = quick(store, depths)
+    time.sleep(random.uniform(0, 0.1))
+    return found
+listing.listing_of = slow
 if sys.argv[3] == "once":
-    listing.write_listing = lambda store, write, depths=None: write(listing.listing_of(store, depths))
+    listing.write_listing = lambda store, write, depths=None: write(slow(store, depths))
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-for number in range(25):
+for number in range(8):
     store.put("log", f"{sys.argv[2]}-{number}", b"x")
     store.flush()
 """

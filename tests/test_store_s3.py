@@ -605,7 +605,7 @@ def test_machines_that_commit_at_the_same_time(url: str) -> None:
     store.put("config", "config", b"x")
     commit_together(url, "again")
     in_listing, there = listed(url)
-    assert set(in_listing) == there and len(there) == 75
+    assert set(in_listing) == there and len(there) == 24
     for _ in range(20):  # the control: written once, an older listing replaces a newer one
         store.delete("log", there)
         commit_together(url, "once")
@@ -614,7 +614,7 @@ def test_machines_that_commit_at_the_same_time(url: str) -> None:
     else:
         pytest.fail("the control found no fault")
     store.flush()
-    assert len(listed(url)[0]) == 75
+    assert len(listed(url)[0]) == 24
     store.close()
 
 
