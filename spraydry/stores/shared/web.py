@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from spraydry.errors import StoreError, StoreUnavailable, UsageError
+from spraydry.stores.shared.route import Route
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -47,7 +48,7 @@ class WebServer:
         """Raises UsageError for an address that is none."""
         try:
             parts = urlsplit(url)
-            self._port = parts.port
+            _ = parts.port  # raises where that is no number
         except ValueError:
             raise UsageError(
                 f"{url!r} is not an address: it is to be {url.partition(':')[0]}://HOST[:PORT]/PATH"
@@ -56,8 +57,7 @@ class WebServer:
             raise UsageError(f"{parts.scheme}: takes no user or password in the address, and knows none elsewhere")
         if not parts.hostname or parts.query or parts.fragment or not _URL.fullmatch(url):
             raise UsageError(f"{url!r} is not an address: it is to be {parts.scheme}://HOST[:PORT]/PATH, %-encoded")
-        self._host = parts.hostname
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._route = Route(parts)
         self._folder = parts.path.rstrip("/")
         self.url = f"{parts.scheme}://{parts.netloc}{self._folder}"
         self._idle: list[http.client.HTTPConnection] = []
@@ -93,23 +93,30 @@ class WebServer:
                 connection, used = self._connection(), False
             keep, response = False, None
             try:
-                connection.request(method, f"{self._folder}/{path}", headers={"User-Agent": "spraydry", **headers})
+                target = f"{self._route.before}{self._folder}/{path}"
+                connection.request(method, target, headers={"User-Agent": "spraydry", **self._route.headers, **headers})
                 response = connection.getresponse()
                 answer = self._answer(response, method, path, headers, most)
                 keep = response.isclosed() and connection.sock is not None
                 return answer
             except ConnectionRefusedError:
-                raise StoreUnavailable(f"{self.url} cannot be reached: nothing answers there") from None
+                raise StoreUnavailable(f"{self._named} cannot be reached: nothing answers there") from None
             except (ConnectionError, http.client.RemoteDisconnected):
                 if used:
                     continue  # the server closed it while it lay idle
-                raise StoreUnavailable(f"{self.url} cut the connection; try again") from None
+                raise StoreUnavailable(f"{self._named} cut the connection; try again") from None
             except ssl.SSLCertVerificationError as error:
-                raise StoreError(f"{self.url}: its certificate is not good: {error.verify_message}") from None
+                raise StoreError(
+                    f"{self._named}: its certificate is not good: {error.verify_message.rstrip('.')}; one that nobody"
+                    " vouches for can be trusted by a file that $SSL_CERT_FILE names"
+                ) from None
             except TimeoutError:
-                raise StoreUnavailable(f"{self.url} does not answer in time; try again") from None
+                raise StoreUnavailable(f"{self._named} does not answer in time; try again") from None
             except OSError as error:
-                raise StoreUnavailable(f"{self.url} cannot be reached: {error.strerror or error}") from None
+                error.with_traceback(
+                    None
+                )  # or the answer of a proxy that refuses, which Python 3.11 leaves open, stays
+                raise StoreUnavailable(f"{self._named} cannot be reached: {error.strerror or error}") from None
             except http.client.HTTPException as error:
                 raise StoreUnavailable(f"{self.url} broke off, or is no web server: {type(error).__name__}") from None
             finally:
@@ -120,12 +127,13 @@ class WebServer:
                         response.close()
                     connection.close()
 
+    @property
+    def _named(self) -> str:
+        """For messages about reaching it."""
+        return f"{self.url}{self._route.by}"
+
     def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection
-        if self._tls is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE_S)
-        else:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=_PATIENCE_S, context=self._tls)
+        connection = self._route.connection(_PATIENCE_S)
         connection.response_class = _Response
         return connection
 
@@ -170,6 +178,8 @@ class WebServer:
     def _refusal(self, status: int) -> StoreError:
         if status in (429, 503, 502, 504, 500, 408):
             return StoreUnavailable(f"{self.url} is busy or broken (status {status}); try again later")
+        if status == 407:
+            return StoreError(f"{self._named}: the proxy lets nobody through without a password: see $http_proxy")
         if status in (401, 403):
             return StoreError(f"{self.url}: the server does not let anybody read this (status {status})")
         if 300 <= status < 400:
