@@ -100,6 +100,10 @@ class ValueNotFound(StoreError):
     errno = _errno.ENOENT
 
 
+class NotListed(StoreError):
+    """A store cannot list what lies in a namespace, though it can be read by name."""
+
+
 class StoreUnavailable(StoreError):
     """A store does not answer at present: locked by another process, unreachable."""
 

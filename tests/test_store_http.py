@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from spraydry.actions.ingest import ingest
+from spraydry.actions.verify import verify
 from spraydry.errors import (
     CorruptData,
     NotARepository,
@@ -35,9 +36,9 @@ from spraydry.repository.repository import Repository
 from spraydry.stores.base import NAMESPACES, Store, Stored, open_store
 from spraydry.stores.shared import web
 from spraydry.stores.shared.listing import LISTED
+from tests.ingest.trees import command
+from tests.remote_store import LARGE
 from tests.servers import server_or_skip
-
-LARGE = random.Random(1).randbytes(5 << 20)
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,33 @@ def test_altered_bytes_are_reported(served: Served, source: Path) -> None:
         frame.write_bytes(kept)
     with Repository.open(to_read) as reader:
         assert contents(reader, "root") == whole
+
+
+def test_verify_looks_at_what_is_named(served: Served, source: Path) -> None:
+    """A web server lists no frames: those of the index are read, others cannot be looked for."""
+    to_write, to_read = served.place()
+    with Repository.open(to_write, create=True) as writer:
+        ingest(writer, [str(source)], root="root")
+        at_home = verify(writer)
+    assert at_home.sound and at_home.listed
+    with Repository.open(to_read) as reader:
+        found = verify(reader)
+    assert found.sound and not found.listed
+    assert (found.frames, found.chunks, found.versions) == (at_home.frames, at_home.chunks, at_home.versions)
+    got = command("--repo", to_read, "verify")
+    assert got.returncode == 0, got.stderr
+    assert b"only frames that the index names were looked for" in got.stdout and b"all is whole" in got.stdout
+    gone, damaged, *_ = sorted(path for path in (Path(to_write[4:]) / "frames").rglob("*") if path.is_file())
+    gone.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with Repository.open(to_read) as reader:
+        found = verify(reader)
+    assert {(one.frame, "gone" in one.reason) for one in found.damaged_frames} == {
+        (gone.name, True),
+        (damaged.name, False),
+    }
+    assert found.damage
+    assert command("--repo", to_read, "verify").returncode == CorruptData.exit_code
 
 
 # -- addresses

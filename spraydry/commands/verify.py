@@ -58,6 +58,8 @@ def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, j
     if found.unreferenced:
         frames = terminal.plural(found.unreferenced, "frame")
         terminal.line(f"{frames} of an interrupted ingest belong to no version")
+    if not found.listed:
+        terminal.line("only frames that the index names were looked for: the store cannot list others")
     looked = (
         f"{terminal.plural(found.frames, 'frame')}, {terminal.plural(found.chunks, 'chunk')},"
         f" {terminal.size(found.plain_bytes)}, {terminal.plural(found.versions, 'version')}"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from spraydry.errors import CorruptData, NotARepository, StoreError, StoreNotFound, StoreReadOnly, ValueNotFound
+from spraydry.errors import (
+    CorruptData,
+    NotARepository,
+    NotListed,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+    ValueNotFound,
+)
 from spraydry.stores.base import Stat, Store, Stored, Traits, check_key, check_namespace, check_range, cut
 from spraydry.stores.shared.listing import LISTED, MAX_BYTES, NAME, Listing, decode
 from spraydry.stores.shared.nesting import nested
@@ -45,7 +53,7 @@ class HttpStore(Store):
         self._usable()
         check_namespace(namespace)
         if namespace.rstrip("~") not in LISTED:
-            raise StoreError(f"{self._server.url}: a web server lists no {namespace}: do this where they are written")
+            raise NotListed(f"{self._server.url}: a web server lists no {namespace}: do this where they are written")
         self._refresh()
         for name, size in self._listing.values.get(namespace, {}).items():
             if name > after:

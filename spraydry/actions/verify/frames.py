@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from random import Random
 
-from spraydry.errors import SprayDryError, StoreUnavailable, ValueNotFound
+from spraydry.errors import NotListed, SprayDryError, StoreUnavailable, ValueNotFound
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import decode_run
-from spraydry.parallel import ordered_map
+from spraydry.parallel import default_threads, ordered_map
 from spraydry.repository.repository import Repository
 
 
@@ -38,11 +38,29 @@ class CheckedFrame:
     reason: str | None
 
 
-def check_frames(repository: Repository, fraction: float, seed: int) -> Iterator[CheckedFrame]:
-    """Read, decode and compare the frames of the store, or a random `fraction` of them; in threads, in any number."""
+def listed_frames(repository: Repository) -> Iterator[str] | None:
+    """The names of the frames that the store holds; None where it cannot list them."""
+    names = (stored.name for stored in repository.store.list("frames"))
+    try:
+        return chain(list(islice(names, 1)), names)
+    except NotListed:
+        return None
+
+
+def known_frames(repository: Repository) -> Iterator[str]:
+    """The names of the frames that the catalog knows."""
+    return (info.name.hex() for _, info in repository.catalog.frames())
+
+
+def check_frames(repository: Repository, names: Iterable[str], fraction: float, seed: int) -> Iterator[CheckedFrame]:
+    """Read, decode and compare frames, or a random `fraction` of them; in threads, in any number."""
     random = Random(seed)
-    names = (stored.name for stored in repository.store.list("frames") if fraction >= 1 or random.random() < fraction)
-    return ordered_map(lambda name: _check(repository, name), names)
+    chosen = (name for name in names if fraction >= 1 or random.random() < fraction)
+    return ordered_map(lambda name: _check(repository, name), chosen, _threads(repository))
+
+
+def _threads(repository: Repository) -> int:
+    return max(default_threads(), repository.store.traits.concurrency)
 
 
 def _check(repository: Repository, text: str) -> CheckedFrame:
@@ -54,6 +72,8 @@ def _check(repository: Repository, text: str) -> CheckedFrame:
         stored = repository.store.get("frames", text)
     except StoreUnavailable:
         raise
+    except ValueNotFound:
+        return CheckedFrame(name, 0, 0, 0, 0, True, "it is gone")
     except SprayDryError as error:
         return CheckedFrame(name, 0, 0, 0, 0, True, str(error))
     if digest(stored) != name:
@@ -72,9 +92,13 @@ def _check(repository: Repository, text: str) -> CheckedFrame:
 
 def missing_frames(repository: Repository) -> Iterator[bytes]:
     """The frames the catalog knows which the store does not hold."""
-    for _, info in repository.catalog.frames():
-        if repository.store.info("frames", info.name.hex()) is None:
-            yield info.name
+
+    def missing(name: str) -> bytes | None:
+        return bytes.fromhex(name) if repository.store.info("frames", name) is None else None
+
+    for name in ordered_map(missing, known_frames(repository), _threads(repository)):
+        if name is not None:
+            yield name
 
 
 def check_rest(repository: Repository) -> Iterator[str]:

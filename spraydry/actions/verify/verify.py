@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.actions.verify.frames import DamagedFrame, check_frames, check_rest, missing_frames
+from spraydry.actions.verify.frames import (
+    DamagedFrame,
+    check_frames,
+    check_rest,
+    known_frames,
+    listed_frames,
+    missing_frames,
+)
 from spraydry.actions.verify.trees import Damage, TreeChecker
 from spraydry.errors import UsageError
 from spraydry.repository.repository import Repository
@@ -17,9 +24,11 @@ MAX_TOLD = 1000  # paths of a directory with damage below it that are told one b
 class Verified:
     """What was looked at and what was found. `fraction` below 1: a sample of the frames, and versions only if one of
     them was damaged. `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps.
-    `unreferenced` frames are named by no index: an interrupted writer left them, and nothing needs them."""
+    `unreferenced` frames are named by no index: an interrupted writer left them, and nothing needs them. Not `listed`:
+    the store cannot list its frames, so that those were checked which the catalog knows, and no others looked for."""
 
     fraction: float
+    listed: bool = True
     frames: int = 0
     chunks: int = 0
     plain_bytes: int = 0
@@ -53,7 +62,11 @@ def verify(
     result = Verified(1.0 if sample is None else sample)
     total = int(sum(usage.stored for usage in repository.catalog.usage()) * result.fraction)
     bad: set[bytes] = set()
-    for checked in check_frames(repository, result.fraction, seed):
+    names = listed_frames(repository)
+    result.listed = names is not None
+    for checked in check_frames(
+        repository, known_frames(repository) if names is None else names, result.fraction, seed
+    ):
         result.frames += 1
         result.chunks += checked.chunks
         result.plain_bytes += checked.plain_bytes
@@ -64,9 +77,10 @@ def verify(
             bad.add(checked.name)
             result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
         report(Done("reading frames", 0, result.stored_bytes, None, total))
-    for name in missing_frames(repository):
-        bad.add(name)
-        result.damaged_frames.append(DamagedFrame(name.hex(), "it is gone"))
+    for name in missing_frames(repository) if result.listed else ():
+        if name not in bad:
+            bad.add(name)
+            result.damaged_frames.append(DamagedFrame(name.hex(), "it is gone"))
     result.other += check_rest(repository)
     if sample is None or bad:
         _versions(repository, result, bad, sample is None, report)
