@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 _KEPT_FILES = 256
-_LOOK_AHEAD_INODES, _LOOK_AHEAD = 64, 32  # at least, and for each load that may be under way
+_LOOK_AHEAD_INODES, _LOOK_AHEAD = 64, 64  # at least, and for each load that may be under way
+_BEGINNING_BYTES = 1 << 20  # of a large file, which is read ahead by itself once it is being read
 _BLOCK_BYTES, _NAME_BYTES = 4096, 255
 
 
@@ -223,12 +224,24 @@ class VersionFs:
             return
         self._looked_to = max(self._looked_to, ino)
         at_once = self._fetch.in_flight
-        for following in range(self._looked_to + 1, min(self._looked_to + 2 * at_once, ino + _LOOK_AHEAD * at_once)):
+        for following in range(self._looked_to + 1, min(self._looked_to + 8 * at_once, ino + _LOOK_AHEAD * at_once)):
             entry = self._entry(following)
-            content = None if entry is None or entry.kind != FILE else entry.content
-            if isinstance(content, bytes) and self._fetch.peek(content) is None and not self._fetch.ahead([content]):
+            if entry is not None and entry.kind == FILE and not self._load_ahead(entry):
                 return
             self._looked_to = following
+
+    def _load_ahead(self, entry: Entry) -> bool:
+        """Have the beginning of a file loaded; False where that must be asked for again."""
+        content, known = entry.content, True
+        wanted = [content] if isinstance(content, bytes) else []
+        if isinstance(content, Runs):
+            try:
+                spans = self._contents.spans(content, entry.size, 0, min(entry.size, _BEGINNING_BYTES))
+                wanted = [span.chunk for span in spans if span.chunk is not None]
+            except Missing as missing:
+                wanted, known = [missing.digest], False
+        wanted = [digest for digest in wanted if self._fetch.peek(digest) is None]
+        return (not wanted or self._fetch.ahead(wanted)) and known
 
     # -- files
 
@@ -261,6 +274,7 @@ class VersionFs:
             if not isinstance(content, Runs):
                 return b""
             file = self._files[ino] = content, entry.size
+            self._was_read = ino
             if len(self._files) > _KEPT_FILES:
                 self._files.popitem(last=False)
         runs, length = file
