@@ -129,22 +129,26 @@ def slow(store, depths=None):
     time.sleep(random.uniform(0, 0.1))
     return found
 listing.listing_of = slow
-if sys.argv[3] == "once":
-    listing.write_listing = lambda store, write, depths=None: write(slow(store, depths))
+{broken}
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(8):
-    store.put("log", f"{sys.argv[2]}-{number}", b"x")
+    store.put("log", f"{{sys.argv[2]}}-{{number}}", b"x")
     store.flush()
 """
+# Breaks one: the listing is written as it was when that began, whatever came meanwhile.
+WRITES_ONCE = "listing.write_listing = lambda store, write, depths=None: write(slow(store, depths))"
 
 
-def commit_together(url: str, how: str) -> None:
-    """Three machines commit to one store at the same time. `how`: `once` as none may, writing the listing once."""
+def commit_together(url: str, broken: str = "") -> None:
+    """Three machines commit to one store at the same time, 24 times together. `broken`: statements that break them."""
     machines = [
         subprocess.Popen(
-            [sys.executable, "-c", COMMITTER, url, name, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", COMMITTER.format(broken=broken), url, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for name in "abc"
     ]

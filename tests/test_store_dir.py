@@ -34,6 +34,7 @@ from spraydry.stores.base import NAMESPACES, Store, Stored, open_store
 from spraydry.stores.shared import folder as folders
 from spraydry.stores.shared.layout import FIRST
 from spraydry.stores.shared.listing import decode
+from tests.remote_store import WRITES_ONCE, commit_together
 from tests.store_contract import Place, StoreContract
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root to mount file systems")
@@ -380,6 +381,30 @@ def test_flush_writes_the_listing(store: Store, path: Path) -> None:
     assert found.values == {"log": {"000000000001": 3}, "index": {}, "dictionaries": {}, "config": {}}
     assert (found.depths_of("frames"), found.depths_of("log")) == ((1, 0, 2, 3), (0, 1, 2, 3))
     assert os.listdir(path / "tmp") == []
+
+
+# A file system without locks.
+NO_LOCKS = """
+import errno, fcntl
+def flock(*_):
+    raise OSError(errno.ENOLCK, "no locks available")
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.parametrize("locks", ["", NO_LOCKS], ids=["locks", "no locks"])
+def test_machines_that_commit_at_the_same_time(store: Store, path: Path, locks: str) -> None:
+    commit_together(f"dir:{path}", locks)
+    assert len(decode((path / "listing").read_bytes()).values["log"]) == 24
+
+
+def test_the_control_of_machines_that_commit_at_the_same_time(store: Store, path: Path) -> None:
+    for _ in range(20):
+        store.delete("log", [stored.name for stored in store.list("log")])
+        commit_together(f"dir:{path}", NO_LOCKS + WRITES_ONCE)
+        if len(decode((path / "listing").read_bytes()).values["log"]) < 24:
+            return
+    pytest.fail("an older listing never replaced a newer one")
 
 
 # -- nesting

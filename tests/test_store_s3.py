@@ -37,7 +37,7 @@ from spraydry.repository.repository import Repository
 from spraydry.stores.base import Store, Stored, open_store
 from tests.faultproxy import Fault, Proxy, http_answer, proxy
 from tests.ingest.trees import command, differences, fill, taken, version_of
-from tests.remote_store import commit_together
+from tests.remote_store import WRITES_ONCE, commit_together
 from tests.servers import Server, server_or_skip
 from tests.store_contract import Place, StoreContract
 
@@ -603,12 +603,12 @@ def listed(url: str) -> tuple[dict[str, int], set[str]]:
 def test_machines_that_commit_at_the_same_time(url: str) -> None:
     store = open_store(url, create=True)
     store.put("config", "config", b"x")
-    commit_together(url, "again")
+    commit_together(url)
     in_listing, there = listed(url)
     assert set(in_listing) == there and len(there) == 24
     for _ in range(20):  # the control: written once, an older listing replaces a newer one
         store.delete("log", there)
-        commit_together(url, "once")
+        commit_together(url, WRITES_ONCE)
         if set(listed(url)[0]) != there:
             break
     else:
