@@ -25,9 +25,10 @@ from spraydry.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from spraydry.stores import sqlite
 from spraydry.stores.base import open_store
-from spraydry.stores.sqlite import Database, SqliteStore
+from spraydry.stores.database import files
+from spraydry.stores.database.database import Database
+from spraydry.stores.sqlite import SqliteStore
 from tests.store_contract import Place, StoreContract
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root to mount file systems")
@@ -44,7 +45,7 @@ class TestSqliteOnNetworkFileSystems(StoreContract):
 
     @pytest.fixture
     def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-        monkeypatch.setattr(sqlite, "_file_system", lambda path: "nfs4")
+        monkeypatch.setattr(files, "_file_system", lambda path: "nfs4")
         return Place(str(tmp_path / "store.sqlite"), atomic_batches=True)
 
     def test_journal_mode(self, place: Place) -> None:
@@ -224,7 +225,7 @@ def test_reading_while_another_process_writes(path: str) -> None:
 
 
 def test_a_locked_file_is_unavailable(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("spraydry.stores.database.database.BUSY_TIMEOUT_MS", 50)
     other = apsw.Connection(filled)
     other.execute("BEGIN IMMEDIATE")
     store = open_store(filled)
@@ -502,8 +503,8 @@ def test_file_systems_are_told_apart() -> None:
         ("/mnt/my share/x", "nfs"),
         ("/mnt/local/far/x", "ext4"),
     ):
-        assert sqlite._type_in(lines, path) == kind
-    assert sqlite._file_system("/") != ""
+        assert files._type_in(lines, path) == kind
+    assert files._file_system("/") != ""
 
 
 @pytest.mark.parametrize(
@@ -518,7 +519,7 @@ def test_file_systems_are_told_apart() -> None:
     ],
 )
 def test_journal_modes(path: str, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_file_system", lambda _: kind)
+    monkeypatch.setattr(files, "_file_system", lambda _: kind)
     database = Database(path, "CREATE TABLE x(y);", create=True)
     with database.transaction() as connection:
         assert next(connection.execute("PRAGMA journal_mode"))[0] == mode
@@ -526,9 +527,9 @@ def test_journal_modes(path: str, kind: str, mode: str, monkeypatch: pytest.Monk
 
 
 def test_a_file_that_moved_changes_its_journal_mode(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_file_system", lambda _: "ext4")
+    monkeypatch.setattr(files, "_file_system", lambda _: "ext4")
     open_store(path, create=True).close()
-    monkeypatch.setattr(sqlite, "_file_system", lambda _: "nfs")
+    monkeypatch.setattr(files, "_file_system", lambda _: "nfs")
     store = open_store(path)
     store.put("frames", "a", b"x")
     assert not os.path.exists(path + "-wal")

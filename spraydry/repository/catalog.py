@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from spraydry.errors import CorruptData
 from spraydry.format.run import FrameInfo, Row
-from spraydry.stores.sqlite import Database
+from spraydry.stores.database.database import Database
 
 # Rows lie in levels, each a keyed table eight times the size of the one before, and are moved down in key order: one
 # large keyed table costs a page write per row once it is larger than the cache (146 MB/s of ingest fell to 54).

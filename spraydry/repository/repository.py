@@ -39,7 +39,8 @@ from spraydry.repository.log import Log, Version
 from spraydry.repository.opening import Config, Opened, open_at
 from spraydry.repository.stream import open_entry
 from spraydry.stores.base import Store
-from spraydry.stores.sqlite import Database, SqliteStore
+from spraydry.stores.database.database import Database
+from spraydry.stores.sqlite import SqliteStore
 
 DEFAULT_CACHE_BYTES = 64 << 20
 _DIRECTORIES_BYTES = 4 << 20

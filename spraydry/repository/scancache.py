@@ -12,7 +12,7 @@ import msgspec
 from spraydry.errors import CorruptData, FormatTooNew, NotARepository, SprayDryError
 from spraydry.format.digest import DIGEST_BYTES, digest
 from spraydry.repository.repository import Repository, cache_folder
-from spraydry.stores.sqlite import Database
+from spraydry.stores.database.database import Database
 
 _SCHEMA = """
 CREATE TABLE base(id INTEGER PRIMARY KEY, slot INTEGER NOT NULL, record BLOB NOT NULL, spec TEXT NOT NULL,

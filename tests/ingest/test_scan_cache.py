@@ -386,7 +386,7 @@ def test_every_flip_in_a_remembered_directory_is_noticed(repository: Repository,
 
 
 def test_a_locked_cache_is_done_without(repository: Repository, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spraydry.stores.sqlite.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("spraydry.stores.database.database.BUSY_TIMEOUT_MS", 50)
     correct(repository, source, 40, new=True)
     other = apsw.Connection(str(cache_file(repository)))
     other.execute("BEGIN IMMEDIATE")

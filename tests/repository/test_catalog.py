@@ -14,7 +14,7 @@ from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row
 from spraydry.repository import catalog as catalogs
 from spraydry.repository.catalog import Catalog, Place
-from spraydry.stores.sqlite import Database
+from spraydry.stores.database.database import Database
 
 
 @pytest.fixture

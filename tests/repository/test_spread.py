@@ -18,11 +18,11 @@ from spraydry.repository.dictionaries import keep, shipped
 from spraydry.repository.repository import Config, Repository
 from spraydry.repository.runs import merge_runs
 from spraydry.stores.base import Store, open_store
+from spraydry.stores.database.database import Database
 from spraydry.stores.memory import MemoryStore
 from spraydry.stores.over.copying import copy_to
 from spraydry.stores.over.heal import heal, rebalance
 from spraydry.stores.over.placement import Copies, rank
-from spraydry.stores.sqlite import Database
 from tests.spreads import Fleet, frame
 from tests.versions import make_version
 

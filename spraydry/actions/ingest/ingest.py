@@ -32,7 +32,7 @@ from spraydry.repository.repository import Repository, cache_folder
 from spraydry.repository.runs import merge_runs
 from spraydry.repository.scancache import ScanCache
 from spraydry.repository.writer import FRAME_TARGET_BYTES, Writer
-from spraydry.stores.sqlite import scratch_errors
+from spraydry.stores.database.scratch import scratch_errors
 
 DEFAULT_MEMORY_BYTES = 300 << 20
 MIN_MEMORY_BYTES = 128 << 20

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from spraydry.stores.sqlite import scratch
+from spraydry.stores.database.scratch import scratch
 
 _CACHE_BYTES = 16 << 20  # for its pages, and as much again for each of the two sorts
 _BUFFERED_ROWS = 5000

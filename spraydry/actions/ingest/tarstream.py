@@ -48,7 +48,7 @@ from spraydry.format.version import check_new_name
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
 from spraydry.repository.writer import Writer
-from spraydry.stores.sqlite import scratch, scratch_errors
+from spraydry.stores.database.scratch import scratch, scratch_errors
 
 _KINDS = {
     tarfile.DIRTYPE: DIRECTORY,
