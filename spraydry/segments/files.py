@@ -81,16 +81,6 @@ def is_read_only(error: OSError) -> bool:
     return _KINDS.get(error.errno or 0) is StoreReadOnly
 
 
-def make_reserve(path: str, size: int) -> None:
-    """A file of `size` bytes that take room, if there is as much; to be removed when there is none."""
-    if not os.path.exists(path):
-        file = File(path, os.O_RDWR | os.O_CREAT)
-        try:
-            os.posix_fallocate(file.fd, 0, size)
-        except OSError:
-            os.unlink(path)
-
-
 def sync_folder(path: str) -> None:
     """Make the names in a folder durable."""
     folder = File(path, os.O_RDONLY | os.O_DIRECTORY)

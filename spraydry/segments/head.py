@@ -15,8 +15,6 @@ from spraydry.segments.layout import FORMAT, GENERATION, GENERATION_AT, HEAD, HE
 DEFAULT_FILE_BYTES = 1 << 30
 HEAD_NAME = "segments"
 UNKNOWN = -2  # a generation that is never current
-RESERVE_NAME = "reserve"
-RESERVE_BYTES = 256 << 10
 OWN_NAME = re.compile(r"[0-9]{8}\.(data|index)(\.tmp)?|[0-9]{8}-[0-9]{8}\.merged(\.tmp)?|segments|reserve")
 
 

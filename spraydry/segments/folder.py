@@ -1,0 +1,179 @@
+"""An open folder of segments: what it holds as this process sees it now, and the locks of threads and processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from spraydry.errors import StoreError
+from spraydry.segments.files import File, translated, unlock
+from spraydry.segments.head import UNKNOWN, Head
+from spraydry.segments.layout import Damaged, Row, row_of
+from spraydry.segments.sealed import Sealed
+from spraydry.segments.tail import Tail
+
+R = TypeVar("R")
+
+_OPEN_FILES = 64
+
+
+class Folder:
+    """The segments in one folder. All methods block; threads may share it.
+
+    `tail` (the open segment, None before the first record) and `sealed.view` are replaced under `state`, by who is
+    `locked`; `foreign` rises when something may have come from elsewhere.
+    """
+
+    def __init__(self, path: str, create: bool, read_only: bool) -> None:
+        """Raises StoreNotFound, NotARepository. Nothing is read yet but the head."""
+        self.path = path
+        self.head = Head(path, create, read_only)
+        self.read_only = self.head.read_only
+        self.sealed = Sealed(path)
+        self.tail: Tail | None = None
+        self.foreign = 0
+        # The first is held while writing, the second for moments; whoever wants both takes them in this order.
+        self._writing = threading.RLock()
+        self.state = threading.RLock()
+        self._depth = 0
+        self._lock: File | None = None
+        self._closed = False
+        self._files: OrderedDict[int, File] = OrderedDict()
+
+    # -- looking up
+
+    def newest(self, key: bytes) -> Row | None:
+        """The row of the newest record of `key`, which may be a mark. Raises Damaged."""
+        with self.state:
+            self._usable()
+            if self.tail is not None and (fixed := self.tail.entries.get(key)) is not None:
+                return row_of(fixed)
+            view = self.sealed.view
+        return view.newest(key)
+
+    def trusting(self, ask: Callable[[], R]) -> R:
+        """What `ask` returns, after the indexes it found damaged were made again."""
+        while True:
+            try:
+                return ask()
+            except Damaged:
+                self.repair()
+
+    def repair(self) -> None:
+        """Make again what was found damaged."""
+        with translated(self.path), self.locked(), self.state:
+            self.commit()
+            self._reload()
+
+    def file(self, number: int) -> File:
+        """The data file of a segment."""
+        with self.state:
+            file = self._files.get(number)
+            if file is None:
+                file = self._files[number] = File(self.sealed.data_path(number))
+                if len(self._files) > _OPEN_FILES:
+                    self._files.popitem(last=False)
+            else:
+                self._files.move_to_end(number)
+            return file
+
+    # -- seeing what others do
+
+    def refresh(self) -> None:
+        """See what others committed."""
+        with self.state:
+            self._usable()
+            if self.head.is_current():
+                if self._depth == 0 and self.tail is not None and self.tail.load():
+                    self.foreign += 1
+                return
+        with self.locked():
+            pass
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The lock of threads and processes, shared for who only reads, and a view of all there is. What was appended
+        is committed at the end of the outermost."""
+        with self._writing:
+            if self._depth == 0:
+                self._usable()
+                self._lock = self.head.lock()
+            self._depth += 1
+            try:
+                if self._depth == 1:
+                    self._catch_up()
+                yield
+            finally:
+                try:
+                    if self._depth == 1 and not self.read_only:
+                        self.commit()
+                finally:
+                    self._depth -= 1
+                    if self._depth == 0 and self._lock is not None:
+                        unlock(self._lock)
+                        self._lock = None
+
+    def commit(self) -> None:
+        """Make durable what was appended, and show it to others."""
+        if (tail := self.tail) is not None:
+            try:
+                tail.sync()
+                with self.state:
+                    tail.publish()
+            except BaseException:
+                with self.state:
+                    self.head.generation = UNKNOWN  # look again: what stands in memory is not on disk
+                    tail.roll_back()
+                raise
+
+    def _catch_up(self) -> None:
+        with self.state:
+            self.head.settle()
+            if self.head.now() != self.head.generation:
+                self._reload()
+            elif self.tail is not None and self.tail.recover(self.read_only):
+                self.foreign += 1
+
+    def _reload(self) -> None:
+        self.foreign += 1
+        self._files.clear()
+        self.tail = None
+        generation = self.head.now()
+        number = self.sealed.load(self.read_only)
+        if number is not None:
+            self.tail = self.open_tail(number)
+            self.tail.recover(self.read_only)
+        self.head.generation = generation if self.tail is None or self.tail.index_sound else UNKNOWN
+
+    def open_tail(self, number: int) -> Tail:
+        """The segment `number` as one to append to; to be recovered."""
+        flags = os.O_RDONLY if self.read_only else os.O_RDWR
+        path = self.sealed.index_path(number, number)
+        if self.read_only and not os.path.exists(path):
+            path = os.devnull  # which is as good as an empty one
+        index = File(path, flags | (0 if self.read_only else os.O_CREAT))
+        return Tail(number, File(self.sealed.data_path(number), flags), index)
+
+    # -- removing
+
+    def drop(self, number: int) -> None:
+        """Remove a sealed segment in which nothing counts any more; to whoever has the right to write."""
+        with self.head.changing(), self.state:
+            self.sealed.drop(number)
+            self._files.pop(number, None)
+
+    def close(self) -> None:
+        """Let go of everything; may be called again."""
+        with self._writing, self.state:
+            self._closed = True
+            self.tail = None
+            self._files.clear()
+            self.sealed = Sealed(self.path)
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise StoreError(f"{self.path} was closed")
