@@ -9,7 +9,7 @@ from spraydry.format.digest import Buffer
 from spraydry.segments.data import make_data_file
 from spraydry.segments.files import sync_folder
 from spraydry.segments.folder import Folder
-from spraydry.segments.layout import MARK, MAX_KEY_BYTES, RECORD
+from spraydry.segments.layout import MARK, MAX_KEY_BYTES, RECORD, VALUE, Row, Totals
 from spraydry.segments.living import Living
 from spraydry.segments.tail import Tail, Write
 
@@ -27,6 +27,7 @@ class Appender:
         self.max_file_size = max_file_size
         self.max_files = max_files
         self.spare_files = 0  # beyond max_files: what lives in segments that are to go needs a place for so long
+        self.appended = 0  # rises
         self._folder = folder
         self._living = living
 
@@ -42,18 +43,35 @@ class Appender:
             if not 0 < len(key) <= MAX_KEY_BYTES or key.endswith(b"\0"):
                 raise ValueError(f"not a key: {key!r}")
             flat = value.cast("B") if isinstance(value, memoryview) else value
-            row = folder.trusting(lambda key=key: folder.newest(key))  # type: ignore[misc]
-            parts.append((kind, key, flat, row))
+            parts.append((kind, key, flat))
             size += RECORD.size + len(key) + len(flat)
+        before = folder.trusting(lambda: [folder.newest(key) for _, key, _ in parts])
         tail = self._tail_for(size, only_marks=all(kind == MARK for kind, _, _ in writes))
-        new = [Write(kind, row.first if row else tail.number, key, flat) for kind, key, flat, row in parts]
+        rows = [row.first if row else tail.number for row in before]
+        new = [Write(kind, first, key, flat) for (kind, key, flat), first in zip(parts, rows, strict=True)]
         with folder.state:
+            self.appended += 1
             tail.append(new)
-        for kind, key, _, row in parts:
+            self._account(tail, new, dict(zip((key for _, key, _ in parts), before, strict=True)))
+
+    def _account(self, tail: Tail, writes: Sequence[Write], before: dict[bytes, Row | None]) -> None:
+        """Of what was appended: what is of no use any more, and how many values there are now."""
+        values = size = 0
+        repeated = len(before) < len(writes)
+        for kind, first, key, value in writes:
+            row = before[key]
             if row is not None:
                 self._living.killed(row.segment, RECORD.size + len(key) + row.length)
+                values -= row.kind == VALUE
+                size -= row.length
             if kind == MARK:
                 self._living.killed(tail.number, RECORD.size + len(key))
+            values += kind == VALUE
+            size += len(value)
+            if repeated:
+                before[key] = Row(kind, tail.number, first, 0, len(value), b"")
+        if (totals := self._folder.totals) is not None:
+            self._folder.totals = Totals(totals.values + values, totals.bytes + size)
 
     def renew(self) -> None:
         """Seal the open segment, and begin another."""
@@ -106,7 +124,7 @@ class Appender:
         folder = self._folder
         folder.commit()
         with folder.head.changing():
-            view = folder.sealed.sealed(tail.number, tail.rows(), max(map(len, tail.entries), default=1))
+            view = folder.sealed.sealed(tail.number, tail.rows())
             with folder.state:
                 folder.tail = None
                 folder.sealed.view = view

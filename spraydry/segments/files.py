@@ -34,9 +34,14 @@ def translated(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = _KINDS.get(error.errno or 0, StoreError)
-        advice = ": free some space and run the command again" if kind is StoreFull else ""
-        raise kind(f"{error.filename or path}: {error.strerror or error}{advice}") from None
+        raise as_ours(error, path) from None
+
+
+def as_ours(error: OSError, path: str) -> StoreError:
+    """An error of the system, in one line."""
+    kind = _KINDS.get(error.errno or 0, StoreError)
+    advice = ": free some space and run the command again" if kind is StoreFull else ""
+    return kind(f"{error.filename or path}: {error.strerror or error}{advice}")
 
 
 class File:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -12,7 +11,7 @@ from typing import TypeVar
 from spraydry.errors import StoreError
 from spraydry.segments.files import File, translated, unlock
 from spraydry.segments.head import UNKNOWN, Head
-from spraydry.segments.layout import Damaged, Row, row_of
+from spraydry.segments.layout import TOTALS, Damaged, Row, Totals, pack_totals, row_of, unpack_totals
 from spraydry.segments.sealed import Sealed
 from spraydry.segments.tail import Tail
 
@@ -25,24 +24,28 @@ class Folder:
     """The segments in one folder. All methods block; threads may share it.
 
     `tail` (the open segment, None before the first record) and `sealed.view` are replaced under `state`, by who is
-    `locked`; `foreign` rises when something may have come from elsewhere.
+    `locked`; `foreign` rises when something may have come from elsewhere. `totals` is kept up by who appends, and kept
+    in the head, so that nobody has to count again; None where it is not known.
     """
 
-    def __init__(self, path: str, create: bool, read_only: bool) -> None:
+    def __init__(self, path: str, create: bool, read_only: bool, memory_bytes: int) -> None:
         """Raises StoreNotFound, NotARepository. Nothing is read yet but the head."""
         self.path = path
         self.head = Head(path, create, read_only)
         self.read_only = self.head.read_only
-        self.sealed = Sealed(path)
+        self.sealed = Sealed(path, memory_bytes)
         self.tail: Tail | None = None
         self.foreign = 0
+        self.totals: Totals | None = None
+        self._kept_totals: bytes | None = None
         # The first is held while writing, the second for moments; whoever wants both takes them in this order.
         self._writing = threading.RLock()
         self.state = threading.RLock()
         self._depth = 0
         self._lock: File | None = None
+        self._up_to_date = False  # nobody else can change anything meanwhile
         self._closed = False
-        self._files: OrderedDict[int, File] = OrderedDict()
+        self._files: dict[int, File] = {}
 
     # -- looking up
 
@@ -71,15 +74,14 @@ class Folder:
 
     def file(self, number: int) -> File:
         """The data file of a segment."""
-        with self.state:
-            file = self._files.get(number)
-            if file is None:
-                file = self._files[number] = File(self.sealed.data_path(number))
+        file = self._files.get(number)
+        if file is None:
+            file = File(self.sealed.data_path(number))
+            with self.state:
+                self._files[number] = file
                 if len(self._files) > _OPEN_FILES:
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(number)
-            return file
+                    del self._files[next(iter(self._files))]
+        return file
 
     # -- seeing what others do
 
@@ -87,9 +89,11 @@ class Folder:
         """See what others committed."""
         with self.state:
             self._usable()
+            if self._up_to_date:
+                return
             if self.head.is_current():
                 if self._depth == 0 and self.tail is not None and self.tail.load():
-                    self.foreign += 1
+                    self._changed()
                 return
         with self.locked():
             pass
@@ -106,13 +110,16 @@ class Folder:
             try:
                 if self._depth == 1:
                     self._catch_up()
+                    self._up_to_date = True
                 yield
             finally:
                 try:
                     if self._depth == 1 and not self.read_only:
                         self.commit()
+                        self._keep_totals()
                 finally:
                     self._depth -= 1
+                    self._up_to_date = self._depth > 0
                     if self._depth == 0 and self._lock is not None:
                         unlock(self._lock)
                         self._lock = None
@@ -136,10 +143,39 @@ class Folder:
             if self.head.now() != self.head.generation:
                 self._reload()
             elif self.tail is not None and self.tail.recover(self.read_only):
-                self.foreign += 1
+                self._changed()
+            if self.totals is None:
+                self.totals = self.kept_totals()
+
+    def _changed(self) -> None:
+        self.foreign += 1
+        self.totals = None
+
+    def kept_totals(self) -> Totals | None:
+        """The totals as whoever wrote last has kept them; None if they are not those of what is here."""
+        totals = None
+        if not self.sealed.rebuilt:  # else perhaps of what is damaged
+            packed = self.head.kept_totals()
+            totals = unpack_totals(packed)
+            if totals is not None and packed != self._packed(totals):
+                totals = None
+        return totals
+
+    def _keep_totals(self) -> None:
+        """Under the lock: for who opens the folder later."""
+        known = self.totals is not None and self.head.generation != UNKNOWN
+        packed = self._packed(self.totals) if self.totals is not None and known else bytes(TOTALS.size)
+        if packed != self._kept_totals:
+            self.head.keep_totals(packed)
+            self._kept_totals = packed
+
+    def _packed(self, totals: Totals) -> bytes:
+        tail = self.tail
+        number, rows = (0, 0) if tail is None else (tail.number, tail.rows_committed)
+        return pack_totals(totals, self.head.generation, self.sealed.view.fingerprint, number, rows)
 
     def _reload(self) -> None:
-        self.foreign += 1
+        self._changed()
         self._files.clear()
         self.tail = None
         generation = self.head.now()
@@ -172,7 +208,7 @@ class Folder:
             self._closed = True
             self.tail = None
             self._files.clear()
-            self.sealed = Sealed(self.path)
+            self.sealed = Sealed(self.path, 0)
 
     def _usable(self) -> None:
         if self._closed:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from spraydry.errors import CorruptData, FormatTooNew, NotARepository, StoreNotFound, UsageError
 from spraydry.segments.files import File, is_read_only, lock, sync_folder, unlock
-from spraydry.segments.layout import FORMAT, GENERATION, GENERATION_AT, HEAD, HEAD_MAGIC
+from spraydry.segments.layout import FORMAT, GENERATION, GENERATION_AT, HEAD, HEAD_MAGIC, TOTALS, TOTALS_AT
 
 DEFAULT_FILE_BYTES = 1 << 30
 HEAD_NAME = "segments"
@@ -53,13 +53,19 @@ class Head:
 
     def now(self) -> int:
         """The generation as it is: odd while the set of files is being changed."""
-        packed = self._file.read(GENERATION.size, GENERATION_AT)
-        value: int = GENERATION.unpack(packed)[0] if len(packed) == GENERATION.size else 0
-        return value
+        return int.from_bytes(os.pread(self._file.fd, GENERATION.size, GENERATION_AT), "little")
 
     def is_current(self) -> bool:
         """Whether the view is of now, or somebody is at work on what comes after it."""
         return self.now() in (self.generation, self.generation + 1)
+
+    def kept_totals(self) -> bytes:
+        """As somebody kept them; to be checked."""
+        return self._file.read(TOTALS.size, TOTALS_AT)
+
+    def keep_totals(self, packed: bytes) -> None:
+        """Under the lock."""
+        self._file.write([packed], TOTALS_AT)
 
     @contextmanager
     def changing(self) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""Sorted indexes: rows of fixed width in the order of their keys, and every 64th key again, for finding them."""
+"""Sorted indexes: rows of fixed width in the order of their keys, every 64th key again, for finding them, and a filter
+that tells of most keys which are not there that they are not."""
 
 from __future__ import annotations
 
@@ -9,39 +10,83 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 from spraydry.segments.files import File
-from spraydry.segments.layout import INDEX_HEADER, ROW, SORTED, Damaged, IndexHeader, row_key, unpack_index_header
+from spraydry.segments.layout import (
+    FENCE_ROWS,
+    INDEX_HEADER,
+    ROW,
+    SORTED,
+    Damaged,
+    IndexHeader,
+    row_key,
+    unpack_index_header,
+)
+from spraydry.segments.merge import Block
 
-_FENCE = 64  # rows
-_READ = 64 * _FENCE  # rows that are read at once when many are wanted
-_WRITE_BYTES = 1 << 20
+_READ = 64 * FENCE_ROWS  # rows that are read at once when many are wanted
+_IO_BYTES = 1 << 20
+_FILTER_BYTES = 2  # for each row: of 16 keys that are not there, one is searched for
+_OBJECT_BYTES = 48  # what a key in memory takes beside its bytes
+
+
+def key_hash(key: bytes) -> int:
+    """What a filter knows a key by."""
+    return crc32(key)
 
 
 class SortedIndex:
-    """A sorted index on disk; memory: one key per 64 rows. Never changes. Blocks; threads may share it.
+    """A sorted index on disk. Never changes. Blocks; threads may share it.
 
-    Every row is checked when it is used. Raises Damaged when the file is not what was written, also from `rows`.
+    Memory: 2 bytes a row for the filter, and one key per 64 rows; where that is more than `memory_bytes`, no filter and
+    fewer keys. Every row is checked when it is used. Raises Damaged when the file is not what was written, also from
+    `blocks`.
     """
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: File, memory_bytes: int) -> None:
         self._file = file
         self.header = header = unpack_index_header(file.read(INDEX_HEADER.size, 0))
         if header.kind != SORTED or header.first > header.last:
             raise Damaged("an index is not sorted")
         self._width = header.row_bytes
-        self._fence_count = -(-header.rows // _FENCE)
-        fences_at = INDEX_HEADER.size + header.rows * self._width
-        if file.size() != fences_at + self._fence_count * header.key_bytes:
+        count = -(-header.rows // FENCE_ROWS)
+        at = INDEX_HEADER.size + header.rows * self._width
+        if file.size() != at + count * header.key_bytes + header.filter_bytes:
             raise Damaged("an index is not as long as it says")
-        self._fences = file.read(self._fence_count * header.key_bytes, fences_at)
-        if crc32(self._fences) != header.fences_crc:
-            raise Damaged("the keys behind the rows of an index are not whole")
+        step = 1
+        while -(-count // step) * (header.key_bytes + _OBJECT_BYTES) > memory_bytes and step < count:
+            step *= 2
+        self._block_rows = FENCE_ROWS * step
+        self._fences: list[bytes] = []
+        crc, width, left = 0, header.key_bytes, count
+        most = max(_IO_BYTES // width // step, 1) * step
+        while left:
+            packed = file.read(min(left, most) * width, at)
+            crc = crc32(packed, crc)
+            self._fences += [
+                packed[place : place + width].rstrip(b"\0") for place in range(0, len(packed), width * step)
+            ]
+            at, left = at + len(packed), left - min(left, most)
+        keep = header.filter_bytes + len(self._fences) * (width + _OBJECT_BYTES) <= memory_bytes
+        kept = bytearray()
+        while at < file.size():
+            packed = file.read(_IO_BYTES, at)
+            crc = crc32(packed, crc)
+            kept += packed if keep else b""
+            at += len(packed)
+        if crc != header.behind_crc:
+            raise Damaged("what stands behind the rows of an index is not whole")
+        self._filter = bytes(kept)
+        self._filter_bits = 8 * len(kept)
 
-    def find(self, key: bytes) -> bytes | None:
-        """The packed row of `key`; None if there is none."""
-        if len(key) > self.header.key_bytes or (block := self._block(key)) < 0:
+    def find(self, key: bytes, hashed: int) -> bytes | None:
+        """The packed row of `key`, whose `key_hash` is `hashed`; None if there is none."""
+        if self._filter_bits:
+            bit = hashed % self._filter_bits
+            if not self._filter[bit >> 3] >> (bit & 7) & 1:
+                return None
+        if len(key) > self.header.key_bytes or (block := bisect_right(self._fences, key) - 1) < 0:
             return None
         width = self._width
-        rows = self._read(block * _FENCE, _FENCE)
+        rows = self._read(block * self._block_rows, self._block_rows)
         at = rows.find(key)
         while at >= 0:  # one look at the bytes finds most that are there; only damage or nothing is left to the search
             if at % width == ROW.size and row_key(rows, at - ROW.size) == key:
@@ -53,34 +98,29 @@ class SortedIndex:
             return rows[place * width : (place + 1) * width]
         return None
 
-    def rows(self, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def blocks(self, after: bytes = b"") -> Iterator[Block]:
         """Keys greater than `after`, in order, each with its packed row."""
         width = self._width
-        start, count = max(self._block(after), 0) * _FENCE, _FENCE
+        start, count = max(bisect_right(self._fences, after) - 1, 0) * self._block_rows, FENCE_ROWS
         while start < self.header.rows:
-            rows = self._read(start, count)
+            read = self._read(start, count)
             start, count = start + count, min(2 * count, _READ)
-            for at in range(0, len(rows), width):
-                key = row_key(rows, at)
-                if key > after:
-                    yield key, rows[at : at + width]
+            rows = [read[at : at + width] for at in range(0, len(read), width)]
+            keys = list(map(row_key, rows))
+            skip = bisect_right(keys, after)
+            if skip < len(keys):
+                yield (keys[skip:], rows[skip:]) if skip else (keys, rows)
 
     def last(self, prefix: bytes) -> bytes | None:
         """The greatest key that begins with `prefix`."""
-        block = self._block(prefix + b"\xff")
+        block = bisect_right(self._fences, prefix + b"\xff") - 1
         found = None
         if block >= 0:
-            rows = self._read(block * _FENCE, _FENCE)
+            rows = self._read(block * self._block_rows, self._block_rows)
             for at in range(0, len(rows), self._width):
                 if (key := row_key(rows, at)).startswith(prefix):
                     found = key
         return found
-
-    def _block(self, key: bytes) -> int:
-        """The only 64 rows where `key` can be; -1: before all."""
-        width, fences = self.header.key_bytes, self._fences
-        padded = key.ljust(width, b"\0")
-        return bisect_right(range(self._fence_count), padded, key=lambda at: fences[at * width : (at + 1) * width]) - 1
 
     def _read(self, start: int, count: int) -> bytes:
         count = min(count, self.header.rows - start)
@@ -91,10 +131,10 @@ class SortedIndex:
 
 
 def write_sorted(
-    path: str | None, rows: Iterable[tuple[bytes, bytes]], first: int, last: int, key_bytes: int
+    path: str | None, blocks: Iterable[Block], header: IndexHeader, most_rows: int, memory_bytes: int
 ) -> SortedIndex:
-    """A new index of `rows` (keys in order, packed rows), durable under its name when this returns; None: a temporary
-    one, for who may not write. `key_bytes` is at least the length of the longest key."""
+    """A new index of `blocks` (at most `most_rows` rows), durable under its name when this returns; None: a temporary
+    one, for who may not write. Of `header` the numbers of rows and checks are filled in."""
     if path is None:
         scratch, name = tempfile.mkstemp(prefix="spraydry-")
         os.close(scratch)
@@ -102,19 +142,25 @@ def write_sorted(
         os.unlink(name)
     else:  # what stays of it after an error is removed by the next who opens the segments
         file = File(path + ".tmp", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    header = IndexHeader(SORTED, first, last, key_bytes)
+    width = header.row_bytes
     at, count, fences, waiting = INDEX_HEADER.size, 0, bytearray(), bytearray()
-    for key, row in rows:
-        if not count % _FENCE:
-            fences += key.ljust(key_bytes, b"\0")
-        waiting += row[: header.row_bytes].ljust(header.row_bytes, b"\0")
-        count += 1
-        if len(waiting) >= _WRITE_BYTES:
+    filter_bytes = _FILTER_BYTES * most_rows
+    bits = bytearray(filter_bytes if filter_bytes <= memory_bytes else 0)
+    for keys, rows in blocks:
+        waiting += b"".join([row if len(row) == width else row[:width].ljust(width, b"\0") for row in rows])
+        fences += b"".join([key.ljust(header.key_bytes, b"\0") for key in keys[-count % FENCE_ROWS :: FENCE_ROWS]])
+        if bits:
+            for key in keys:
+                bit = key_hash(key) % (8 * filter_bytes)
+                bits[bit >> 3] |= 1 << (bit & 7)
+        count += len(keys)
+        if len(waiting) >= _IO_BYTES:
             at += file.write([waiting], at)
             waiting = bytearray()
-    file.write([waiting, fences], at)
-    file.write([header._replace(rows=count, fences_crc=crc32(fences)).pack()], 0)
+    behind_crc = crc32(bits, crc32(fences))
+    file.write([waiting, fences, bits], at)
+    file.write([header._replace(rows=count, filter_bytes=len(bits), behind_crc=behind_crc).pack()], 0)
     if path is not None:
         os.fsync(file.fd)
         os.rename(path + ".tmp", path)
-    return SortedIndex(file)
+    return SortedIndex(file, memory_bytes)

@@ -29,8 +29,14 @@ ROW = struct.Struct("<IBBHIIQQ16s")  # crc32, kind, zero, key bytes, segment, fi
 INDEX_HEADER = struct.Struct("<8sIIIIIIQ8sII")
 INDEX_MAGIC = b"SDrySegi"
 OPEN, SORTED = 1, 2  # the kinds of indexes: in the order of the appends, in the order of the keys
+FENCE_ROWS = 64
+
+TOTALS = struct.Struct("<QIIIQQI")  # generation, crc32 of segments, open one, rows of its index, values, bytes, crc32
+TOTALS_AT = 72  # in the head
 
 _CRC = struct.Struct("<I")
+_ROW_HEAD = struct.Struct("<IHH")  # crc32, kind and zero, key bytes
+_ROW_FIELDS = struct.Struct("<4xB3xIIQQ16s")  # those of Row
 
 
 class Damaged(Exception):
@@ -56,9 +62,30 @@ class Row(NamedTuple):
 
     def pack(self, key: bytes) -> bytes:
         """The row as an index holds it, without padding."""
-        kind, *rest = self
-        row = ROW.pack(0, kind, 0, len(key), *rest)[4:] + key
+        kind, segment, first, offset, length, check = self
+        row = ROW.pack(0, kind, 0, len(key), segment, first, offset, length, check)[4:] + key
         return _CRC.pack(crc32(row)) + row
+
+
+class Totals(NamedTuple):
+    """How many values a folder of segments holds, and their length together."""
+
+    values: int
+    bytes: int
+
+
+def pack_totals(totals: Totals, generation: int, segments: int, open_segment: int, rows: int) -> bytes:
+    """Totals as the head keeps them, with what tells whether they are still right: the generation, a number that
+    stands for the set of segments, the open segment (0: none) and how many rows its index has."""
+    packed = TOTALS.pack(generation, segments, open_segment, rows, *totals, 0)[:-4]
+    return packed + _CRC.pack(crc32(packed))
+
+
+def unpack_totals(packed: bytes) -> Totals | None:
+    """None: none are kept."""
+    if len(packed) < TOTALS.size or packed[-4:] != _CRC.pack(crc32(packed[:-4])):
+        return None
+    return Totals(*TOTALS.unpack(packed)[4:6])
 
 
 class Record(NamedTuple):
@@ -77,18 +104,23 @@ def check_of(value: Buffer) -> bytes:
     return digest(value)[:CHECK_BYTES]
 
 
-def row_key(packed: Buffer, start: int = 0) -> bytes:
-    """The key of the row at `start`. Raises Damaged."""
-    stop = start + ROW.size + int.from_bytes(packed[start + 6 : start + 8], "little")
-    if len(packed) < stop or crc32(packed[start + 4 : stop]) != int.from_bytes(packed[start : start + 4], "little"):
+def row_key(packed: bytes, start: int = 0) -> bytes:
+    """The key of the row at `start`, of which at least ROW.size bytes are there. Raises Damaged."""
+    crc, _, key_bytes = _ROW_HEAD.unpack_from(packed, start)
+    stop = start + ROW.size + key_bytes
+    if len(packed) < stop or crc32(packed[start + 4 : stop]) != crc:
         raise Damaged("a row of an index is not whole")
-    return bytes(packed[start + ROW.size : stop])
+    return packed[start + ROW.size : stop]
 
 
 def row_of(packed: Buffer, start: int = 0) -> Row:
     """The row at `start`, whose soundness was checked."""
-    _, kind, _, _, *rest = ROW.unpack_from(packed, start)
-    return Row(kind, *rest)
+    return Row._make(_ROW_FIELDS.unpack_from(packed, start))
+
+
+def row_length(packed: bytes) -> int:
+    """The length of the value of a row whose soundness was checked."""
+    return int.from_bytes(packed[24:32], "little")
 
 
 def pack_record(sync: bytes, record: Record) -> bytes:
@@ -125,7 +157,7 @@ def unpack_data_header(packed: Buffer) -> bytes | None:
 
 class IndexHeader(NamedTuple):
     """How an index begins. A sorted one covers the segments `first` to `last`; `key_bytes` is the width of its keys,
-    `fences_crc` covers the key of each 64th row, which stand behind the rows."""
+    `behind_crc` covers what stands behind the rows: the key of each 64th row, and the filter of `filter_bytes`."""
 
     kind: int
     first: int
@@ -133,22 +165,23 @@ class IndexHeader(NamedTuple):
     key_bytes: int
     rows: int = 0
     sync: bytes = bytes(SYNC_BYTES)
-    fences_crc: int = 0
+    behind_crc: int = 0
+    filter_bytes: int = 0
 
     @property
     def row_bytes(self) -> int:
         return ROW.size + self.key_bytes
 
     def pack(self) -> bytes:
-        kind, first, last, key_bytes, rows, sync, fences_crc = self
-        header = INDEX_HEADER.pack(INDEX_MAGIC, FORMAT, kind, first, last, key_bytes, 0, rows, sync, fences_crc, 0)[:-4]
-        return header + _CRC.pack(crc32(header))
+        kind, first, last, key_bytes, rows, sync, behind, filtered = self
+        header = INDEX_HEADER.pack(INDEX_MAGIC, FORMAT, kind, first, last, key_bytes, filtered, rows, sync, behind, 0)
+        return header[:-4] + _CRC.pack(crc32(header[:-4]))
 
 
 def unpack_index_header(packed: Buffer) -> IndexHeader:
     """Raises Damaged."""
     if len(packed) >= INDEX_HEADER.size:
-        magic, _, kind, first, last, key_bytes, _, rows, sync, fences, crc = INDEX_HEADER.unpack_from(packed)
+        magic, _, kind, first, last, key_bytes, filtered, rows, sync, behind, crc = INDEX_HEADER.unpack_from(packed)
         if magic == INDEX_MAGIC and crc == crc32(packed[: INDEX_HEADER.size - 4]):
-            return IndexHeader(kind, first, last, key_bytes, rows, sync, fences)
+            return IndexHeader(kind, first, last, key_bytes, rows, sync, behind, filtered)
     raise Damaged("an index does not begin as one")

@@ -25,11 +25,11 @@ class Living:
             row = folder.newest(known)
             if row is not None and row.segment == number and folder.sealed.view.counts(row):
                 yield known, row
-        for key, packed in folder.sealed.records_of(number):
-            row = row_of(packed)
-            if key != known and folder.newest(key) == row and folder.sealed.view.counts(row):
-                self._known[number] = key
-                yield key, row
+        for keys, rows in folder.sealed.records_of(number):
+            for key, row in zip(keys, map(row_of, rows), strict=True):
+                if key != known and folder.newest(key) == row and folder.sealed.view.counts(row):
+                    self._known[number] = key
+                    yield key, row
 
     def drop_dead(self) -> None:
         """Remove the sealed segments in which nothing lives."""

@@ -1,22 +1,31 @@
-"""Merging sorted rows: of each key the newest."""
+"""Merging sorted rows: of each key the newest. Block by block, since that is several times as fast as row by row."""
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
+Block = tuple[list[bytes], list[bytes]]  # keys in order, at least one, and the packed row of each
 
-def merged_rows(sources: Sequence[Iterator[tuple[bytes, bytes]]]) -> Iterator[tuple[bytes, bytes]]:
+
+def merged(sources: Sequence[Iterator[Block]]) -> Iterator[Block]:
     """Keys in order, each once, with the row of the first of `sources` (newest first) that has it."""
-    if len(sources) == 1:
-        yield from sources[0]
-        return
-    before = None
-    for key, _, row in heapq.merge(*(_ranked(rank, source) for rank, source in enumerate(sources))):
-        if key != before:
-            before = key
-            yield key, row
-
-
-def _ranked(rank: int, source: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, int, bytes]]:
-    return ((key, rank, row) for key, row in source)
+    ahead = [(*block, source) for source in reversed(sources) if (block := next(source, None)) is not None]
+    while len(ahead) > 1:
+        bound = min(keys[-1] for keys, _, _ in ahead)
+        found: dict[bytes, bytes] = {}
+        for place in range(len(ahead) - 1, -1, -1):  # backwards, as what has ended leaves the list
+            keys, rows, source = ahead[place]
+            stop = bisect_right(keys, bound)
+            found = dict(zip(keys[:stop], rows[:stop], strict=True)) | found
+            if stop < len(keys):
+                ahead[place] = keys[stop:], rows[stop:], source
+            elif (block := next(source, None)) is not None:
+                ahead[place] = *block, source
+            else:
+                del ahead[place]
+        order = sorted(found)
+        yield order, [found[key] for key in order]
+    for keys, rows, source in ahead:
+        yield keys, rows
+        yield from source

@@ -37,7 +37,6 @@ class Queue:
             path, create=not read_only, read_only=read_only, max_file_size=max_file_size, max_files=max_files
         )
         self._head = b""  # nothing at or before this key is in the queue any more
-        self._counted: tuple[int, int, int] | None = None  # as of which foreign change: values, bytes
         self._next: tuple[int, int] | None = None
         self._deleted_in = 0
         self._lock = threading.RLock()  # taken before that of the segments
@@ -48,7 +47,6 @@ class Queue:
             start = self._next_index()
             self._segments.put(*((_key(start + place), value) for place, value in enumerate(values)))
             self._next = self._segments.foreign, start + len(values)
-            self._count(len(values), sum(memoryview(value).nbytes for value in values))
         return range(start, start + len(values))
 
     def read(self, index: int | None = None) -> bytes:
@@ -100,7 +98,7 @@ class Queue:
         return (index for index, _ in self._rows(after))
 
     def __len__(self) -> int:
-        """The number of values: counted once, then kept up, unless other processes write to the queue, too."""
+        """The number of values: known, or counted once after a process that wrote was killed."""
         return self._totals()[0]
 
     def __bool__(self) -> bool:
@@ -134,7 +132,7 @@ class Queue:
             yield index, row
 
     def _delete(self, indexes: Iterator[int]) -> int:
-        count = size = 0
+        count = 0
         newest = self._next_index() - 1
         for index in indexes:
             row = self._segments.find(_key(index))
@@ -142,11 +140,9 @@ class Queue:
                 if index == newest:
                     self._segments.put((_NEXT, b"%d" % (newest + 1)))
                 count += self._segments.delete([_key(index)])
-                size += row.length
                 if row.segment != self._deleted_in or index == newest:  # those before are perhaps free of values now
                     self._deleted_in = row.segment
                     self._segments.drop_dead()
-        self._count(-count, -size)
         return count
 
     def _next_index(self) -> int:
@@ -158,20 +154,12 @@ class Queue:
         return self._next[1]
 
     def _totals(self) -> tuple[int, int]:
-        with self._lock:
-            next(self._rows(), None)  # sees what others did
-            if self._counted is None or self._counted[0] != self._segments.foreign:
-                foreign, values, size = self._segments.foreign, 0, 0
-                for _, row in self._rows():
-                    values += 1
-                    size += row.length
-                self._counted = foreign, values, size
-            return self._counted[1:]
-
-    def _count(self, values: int, size: int) -> None:
-        if self._counted is not None and self._counted[0] == self._segments.foreign:
-            foreign, before, held = self._counted
-            self._counted = foreign, before + values, held + size
+        while True:
+            before = self._segments.foreign
+            kept = self._segments.find(_NEXT)
+            values, size = self._segments.totals()
+            if self._segments.foreign == before:  # else another process wrote in between
+                return (values, size) if kept is None else (values - 1, size - kept.length)
 
 
 def _key(index: int) -> bytes:

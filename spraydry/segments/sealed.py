@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from binascii import crc32
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
 
 from spraydry.errors import CorruptData
 from spraydry.segments.data import scan, sync_mark
 from spraydry.segments.files import File
-from spraydry.segments.index import SortedIndex, write_sorted
-from spraydry.segments.layout import MARK, Damaged, Row, row_of
-from spraydry.segments.merge import merged_rows
+from spraydry.segments.index import SortedIndex, key_hash, write_sorted
+from spraydry.segments.layout import MARK, SORTED, VALUE, Damaged, IndexHeader, Row, row_of
+from spraydry.segments.merge import Block, merged
 
 _MERGE_RATIO = 4  # a sorted index is merged with the one before unless that has so many times its rows
 _SINGLE = re.compile(r"([0-9]{8})\.(data|index)")
@@ -32,11 +35,17 @@ class View:
     tables: tuple[SortedIndex, ...]  # newest first
     mistrusted: set[Cover]
 
+    @cached_property
+    def fingerprint(self) -> int:
+        """Stands for the set of segments there are."""
+        return crc32(repr(self.numbers).encode())
+
     def newest(self, key: bytes) -> Row | None:
         """The row of the newest record of `key`; None if there is none."""
+        hashed = key_hash(key)
         for table in self.tables:
             try:
-                packed = table.find(key)
+                packed = table.find(key, hashed)
             except Damaged:
                 self.mistrusted.add(table.header[1:3])
                 raise
@@ -50,14 +59,14 @@ class View:
         with self._mistrusting():
             return max((key for table in self.tables if (key := table.last(prefix)) is not None), default=None)
 
-    def sources(self, after: bytes) -> list[Iterator[tuple[bytes, bytes]]]:
+    def sources(self, after: bytes) -> list[Iterator[Block]]:
         """For each sorted index, newest first, its keys greater than `after` with their packed rows."""
-        return [self.rows_of(table, after) for table in self.tables]
+        return [self.blocks_of(table, after) for table in self.tables]
 
-    def rows_of(self, table: SortedIndex, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def blocks_of(self, table: SortedIndex, after: bytes = b"") -> Iterator[Block]:
         """The rows of one sorted index."""
         try:
-            yield from table.rows(after)
+            yield from table.blocks(after)
         except Damaged:
             self.mistrusted.add(table.header[1:3])
             raise
@@ -74,6 +83,14 @@ class View:
         place = bisect_left(self.numbers, row.first)
         return place < len(self.numbers) and self.numbers[place] < row.segment
 
+    def counting(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Of sorted rows those that count."""
+        there = {number.to_bytes(4, "little") for number in self.numbers}
+        for keys, rows in blocks:
+            kept = [(row[4] == VALUE and row[8:12] in there) or self.counts(row_of(row)) for row in rows]
+            if any(kept):
+                yield list(compress(keys, kept)), list(compress(rows, kept))
+
     @contextmanager
     def _mistrusting(self) -> Iterator[None]:
         try:
@@ -87,8 +104,10 @@ class Sealed:
     """The sorted indexes of a folder. `view` is replaced, never changed; every method but those of `view` needs the
     lock between processes and threads."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, memory_bytes: int) -> None:
         self._folder = folder
+        self._memory_bytes = memory_bytes // 4  # of one index; the next smaller one has a quarter of its rows
+        self.rebuilt = 0  # how often an index was made again from its data
         self._mistrusted: set[Cover] = set()
         self.view = View((), (), self._mistrusted)
 
@@ -132,22 +151,22 @@ class Sealed:
         if (first, last) in self._mistrusted:
             return None
         try:
-            table = SortedIndex(File(self.index_path(first, last)))
+            table = SortedIndex(File(self.index_path(first, last)), self._memory_bytes)
         except (Damaged, FileNotFoundError):
             return None
         return table if table.header[1:3] == (first, last) else None
 
-    def records_of(self, number: int) -> Iterator[tuple[bytes, bytes]]:
+    def records_of(self, number: int) -> Iterator[Block]:
         """The keys and packed rows of one segment, to whoever may write."""
-        return self.view.rows_of(self.opened(number, number) or self._rebuilt(number, False))
+        return self.view.blocks_of(self.opened(number, number) or self._rebuilt(number, False))
 
     def add_number(self, number: int) -> None:
         """A segment was begun."""
         self.view = View((*self.view.numbers, number), self.view.tables, self._mistrusted)
 
-    def sealed(self, number: int, rows: Iterable[tuple[bytes, bytes]], key_bytes: int) -> View:
-        """The view with the index of a segment that is being sealed; `rows` in order of their keys."""
-        tables = [write_sorted(self.index_path(number, number), rows, number, number, key_bytes), *self.view.tables]
+    def sealed(self, number: int, rows: Block) -> View:
+        """The view with the index of a segment that is being sealed."""
+        tables = [self._written(number, rows, self.index_path(number, number)), *self.view.tables]
         try:
             while len(tables) > 1 and tables[1].header.rows < _MERGE_RATIO * tables[0].header.rows:
                 tables[:2] = [self._merged(tables[0], tables[1])]
@@ -175,16 +194,20 @@ class Sealed:
         return os.path.join(self._folder, name)
 
     def _merged(self, newer: SortedIndex, older: SortedIndex) -> SortedIndex:
-        view = self.view
-        first, last = older.header.first, newer.header.last
-        width = max(newer.header.key_bytes, older.header.key_bytes)
-        rows = merged_rows([view.rows_of(newer), view.rows_of(older)])
-        counting = ((key, row) for key, row in rows if view.counts(row_of(row)))
-        merged = write_sorted(self.index_path(first, last), counting, first, last, width)
-        for header in (newer.header, older.header):
-            if header.first < header.last:
-                os.unlink(self.index_path(header.first, header.last))
-        return merged
+        view, new, old = self.view, newer.header, older.header
+        header = IndexHeader(SORTED, old.first, new.last, max(new.key_bytes, old.key_bytes))
+        blocks = view.counting(merged([view.blocks_of(newer), view.blocks_of(older)]))
+        path = self.index_path(header.first, header.last)
+        table = write_sorted(path, blocks, header, new.rows + old.rows, self._memory_bytes)
+        for first, last in (new[1:3], old[1:3]):
+            if first < last:
+                os.unlink(self.index_path(first, last))
+        return table
+
+    def _written(self, number: int, rows: Block, path: str | None) -> SortedIndex:
+        """The index of one segment."""
+        header = IndexHeader(SORTED, number, number, max(map(len, rows[0]), default=1))
+        return write_sorted(path, [rows] if rows[0] else [], header, len(rows[0]), self._memory_bytes)
 
     def _rebuilt(self, number: int, read_only: bool) -> SortedIndex:
         """The sorted index of a segment whose own is gone or damaged, from its data; their values are not read."""
@@ -196,8 +219,10 @@ class Sealed:
         newest: dict[bytes, bytes] = {}
         for found in scan(data, number, sync_mark(data, number), verify=False):
             newest[found.key] = found.row.pack(found.key)
+        keys = sorted(newest)
         path = None if read_only else self.index_path(number, number)
-        table = write_sorted(path, sorted(newest.items()), number, number, max(map(len, newest), default=1))
+        table = self._written(number, (keys, [newest[key] for key in keys]), path)
+        self.rebuilt += 1
         if not read_only:
             self._mistrusted.discard((number, number))
         return table

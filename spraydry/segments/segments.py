@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from spraydry.errors import CorruptData, StoreNotFound, StoreReadOnly
 from spraydry.format.digest import Buffer
 from spraydry.segments.appending import Appender
-from spraydry.segments.files import translated
+from spraydry.segments.files import as_ours, translated
 from spraydry.segments.folder import Folder
 from spraydry.segments.head import OWN_NAME, check_limits
-from spraydry.segments.layout import MARK, RECORD, VALUE, Damaged, Row, check_of, row_of
+from spraydry.segments.layout import MARK, RECORD, VALUE, Damaged, Row, Totals, check_of, row_length, row_of
 from spraydry.segments.living import Living
-from spraydry.segments.merge import merged_rows
+from spraydry.segments.merge import Block, merged
 from spraydry.segments.reserve import make_reserve, release_reserve, room
 
 _GROUP_BYTES = 64 << 10  # small values are appended by so many bytes at once
+_MARKS = 256  # so many deletions are appended at once
 _WORTH_SEALING_BYTES = 1 << 20
 
 
@@ -37,16 +39,18 @@ class Segments:
         read_only: bool = False,
         max_file_size: int | None = None,
         max_files: int | None = None,
+        index_memory: int = 64 << 20,
     ) -> None:
         """Open the segments in the folder `path`; with `create` an absent folder is made.
 
         `max_file_size` (bytes of a data file; a longer value gets one of its own) and `max_files` (data files; 0: any
-        number) are kept with the segments: what is given here replaces what was. Raises StoreNotFound, UsageError.
+        number) are kept with the segments: what is given here replaces what was. `index_memory` bounds the bytes that
+        the indexes of sealed segments take; with little, look-ups read more. Raises StoreNotFound, UsageError.
         """
         check_limits(max_file_size, max_files)
         self.path = os.path.realpath(path)
         with translated(self.path):
-            self._folder = Folder(self.path, create, read_only)
+            self._folder = Folder(self.path, create, read_only, index_memory)
             self.read_only = self._folder.read_only
             self.max_file_size, max_files = self._folder.head.limits(max_file_size, max_files)
             self._living = Living(self._folder)
@@ -64,10 +68,16 @@ class Segments:
 
     def find(self, key: bytes) -> Row | None:
         """Where the value of `key` is; None if there is none."""
-        with translated(self.path):
-            self._folder.refresh()
-            row = self._folder.trusting(lambda: self._folder.newest(key))
-        return None if row is None or row.kind == MARK else row
+        folder = self._folder
+        while True:
+            try:
+                folder.refresh()
+                row = folder.newest(key)
+                return None if row is None or row.kind == MARK else row
+            except Damaged:
+                folder.repair()
+            except OSError as error:
+                raise as_ours(error, self.path) from None
 
     def read(self, key: bytes, row: Row, start: int = 0, length: int | None = None) -> bytes:
         """`length` bytes (default: all) from byte `start` of the value `row` tells of; a whole value is checked.
@@ -75,8 +85,10 @@ class Segments:
         Raises CorruptData, and StoreNotFound when its segment has gone since `find`.
         """
         stop = row.length if length is None else min(start + length, row.length)
-        with translated(self.path):
+        try:
             value = self._folder.file(row.segment).read(stop - start, row.offset + start) if start < stop else b""
+        except OSError as error:
+            raise as_ours(error, self.path) from None
         if len(value) != max(stop - start, 0) or (len(value) == row.length and check_of(value) != row.check):
             raise CorruptData(f"{self.path}: the value {_shown(key)} in segment {row.segment} is damaged")
         return value
@@ -96,27 +108,53 @@ class Segments:
 
     def rows(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, Row]]:
         """The keys that begin with `prefix` and are greater than `after`, in order, as they are when asked for."""
+        for keys, rows in self._blocks(prefix, after):
+            for key, packed in zip(keys, rows, strict=True):
+                if not key.startswith(prefix):
+                    return
+                row = row_of(packed)
+                if row.kind == VALUE:
+                    yield key, row
+
+    def totals(self) -> Totals:
+        """How many values there are, and their length together: counted where nobody has kept that."""
+        folder = self._folder
+        with translated(self.path):
+            folder.refresh()
+            with folder.state:
+                known = folder.totals = folder.totals or folder.kept_totals()
+        if known is not None:
+            return known
+        before = folder.foreign, self._appender.appended
+        values = size = 0
+        for _, rows in self._blocks(b"", b""):
+            lengths = [row_length(row) for row in rows if row[4] == VALUE]
+            values += len(lengths)
+            size += sum(lengths)
+        with folder.state:
+            if (folder.foreign, self._appender.appended) == before:
+                folder.totals = Totals(values, size)
+        return Totals(values, size)
+
+    def _blocks(self, prefix: bytes, after: bytes) -> Iterator[Block]:
+        """Rows of keys greater than `prefix` and `after`, in order; marks too, but nothing of segments that went."""
+        folder = self._folder
         after = max(after, prefix)
         while True:
             with translated(self.path):
-                self._folder.refresh()
-                with self._folder.state:
-                    tail, view = self._folder.tail, self._folder.sealed.view
-                    keys = tail.keys(prefix, after) if tail else []
-                sources = view.sources(after)
-                if tail is not None and keys:
-                    sources.insert(0, zip(keys, map(tail.entries.__getitem__, keys), strict=True))
+                folder.refresh()
+                with folder.state:
+                    view = folder.sealed.view
+                    sources = view.sources(after)
+                    if folder.tail is not None:
+                        sources.insert(0, folder.tail.blocks(prefix, after))
             try:
-                for key, packed in merged_rows(sources):
-                    if not key.startswith(prefix):
-                        return
-                    after = key
-                    row = row_of(packed)
-                    if row.kind == VALUE and self._folder.sealed.view.has(row.segment):
-                        yield key, row
+                for keys, rows in view.counting(merged(sources)):
+                    yield keys, rows
+                    after = keys[-1]
                 return
             except Damaged:
-                self._folder.repair()
+                folder.repair()
 
     def last(self, prefix: bytes) -> bytes | None:
         """The greatest key that begins with `prefix` and was ever there; deleted ones are forgotten in time."""
@@ -150,16 +188,8 @@ class Segments:
     def put_many(self, values: Iterable[tuple[bytes, Buffer]]) -> None:
         """Append values, replacing those of the same keys, all durable at the end; after an error any may be there."""
         with self.writing():
-            group: list[tuple[int, bytes, Buffer]] = []
-            room = most = min(_GROUP_BYTES, self.max_file_size // 8)
-            for key, value in values:
-                held = value if isinstance(value, bytes) else bytes(value)  # buffers may be used again meanwhile
-                group.append((VALUE, key, held))
-                room -= len(held) + RECORD.size + len(key)
-                if room < 0:
-                    self._appender.append(group)
-                    group, room = [], most
-            self._appender.append(group)
+            # Buffers may be used again meanwhile.
+            self._append((VALUE, key, value if isinstance(value, bytes) else bytes(value)) for key, value in values)
 
     def create(self, key: bytes, value: Buffer) -> bool:
         """Append a value unless the key is taken; False if it is."""
@@ -174,11 +204,23 @@ class Segments:
         count = 0
         with self.writing():
             release_reserve(self.path)
-            for key in keys:
-                if self.find(key) is not None:
-                    self._appender.append([(MARK, key, b"")])
-                    count += 1
+            for some in _batched(keys, _MARKS):
+                marks = [(MARK, key, b"") for key in dict.fromkeys(some) if self.find(key) is not None]
+                self._append(marks)
+                count += len(marks)
         return count
+
+    def _append(self, writes: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """In groups, each of them together or not at all."""
+        group: list[tuple[int, bytes, Buffer]] = []
+        left = most = min(_GROUP_BYTES, self.max_file_size // 8)
+        for kind, key, value in writes:
+            group.append((kind, key, value))
+            left -= len(value) + RECORD.size + len(key)
+            if left < 0:
+                self._appender.append(group)
+                group, left = [], most
+        self._appender.append(group)
 
     def move(self, key: bytes, to: bytes) -> bool:
         """Give a value another key, at once; False if there is none."""
@@ -226,12 +268,14 @@ class Segments:
             self._appender.spare_files = 0
 
     def _copy_living(self, number: int) -> None:
+        self._append((row.kind, key, value) for key, row, value in self._read_living(number))
+
+    def _read_living(self, number: int) -> Iterator[tuple[bytes, Row, bytes]]:
         for key, row in self._living.of(number):
             try:
-                value = self.read(key, row) if row.kind == VALUE else b""
+                yield key, row, self.read(key, row) if row.kind == VALUE else b""
             except CorruptData:
-                continue  # it stays where it is, and so does its segment
-            self._appender.append([(row.kind, key, value)])
+                pass  # it stays where it is, and so does its segment
 
     def close(self) -> None:
         """Let go of everything; may be called again."""
@@ -254,3 +298,9 @@ class Segments:
 
 def _shown(key: bytes) -> str:
     return key.replace(b"\0", b"/").decode("ascii", "backslashreplace")
+
+
+def _batched(keys: Iterable[bytes], count: int) -> Iterator[list[bytes]]:
+    left = iter(keys)
+    while some := list(islice(left, count)):
+        yield some

@@ -13,6 +13,7 @@ from spraydry.segments.data import scan, sync_mark
 from spraydry.segments.files import File
 from spraydry.segments.layout import (
     DATA_HEADER,
+    FENCE_ROWS,
     INDEX_HEADER,
     MAX_KEY_BYTES,
     OPEN,
@@ -27,6 +28,7 @@ from spraydry.segments.layout import (
     row_of,
     unpack_index_header,
 )
+from spraydry.segments.merge import Block
 
 _WIDTH = ROW.size + MAX_KEY_BYTES
 _READ = 4096  # rows
@@ -53,7 +55,7 @@ class Tail:
         self.data = data
         self.end = DATA_HEADER.size  # of the last record that is known
         self._index = index
-        self._rows = 0  # those of the index that are known
+        self.rows_committed = 0  # those of the index that are known
         self._pending: list[bytes] = []
         self._durable_end = self.end
         self.entries: dict[bytes, bytes] = {}
@@ -73,27 +75,27 @@ class Tail:
 
     def load(self) -> bool:
         """Take in what others appended; whether there was something."""
-        known = self._rows
+        known = self.rows_committed
         if not self.index_sound or self._index.size() < INDEX_HEADER.size + (known + 1) * _WIDTH:
             return False
         try:
-            while rows := self._index.read(_READ * _WIDTH, INDEX_HEADER.size + self._rows * _WIDTH):
+            while rows := self._index.read(_READ * _WIDTH, INDEX_HEADER.size + self.rows_committed * _WIDTH):
                 for at in range(0, len(rows), _WIDTH):
                     key, row = row_key(rows, at), row_of(rows, at)
                     if row.segment != self.number or row.record_at(key) < self.end:
                         raise Damaged("a row of an index is of another place")
                     self._add(key, row, rows[at : at + ROW.size])
-                    self._rows += 1
+                    self.rows_committed += 1
         except Damaged:
             pass  # being written at this moment; what stays so is recovered by the next who holds the lock
         self._durable_end = self.end
-        return self._rows > known
+        return self.rows_committed > known
 
     def recover(self, read_only: bool) -> bool:
         """Under the lock: find again what the index lacks, cut off an append that did not come to its end; whether
         there was something to do."""
         self.load()
-        index_end = INDEX_HEADER.size + self._rows * _WIDTH
+        index_end = INDEX_HEADER.size + self.rows_committed * _WIDTH
         if self.data.size() <= self.end and self._index.size() == index_end and self.index_sound:
             return False
         for found in scan(self.data, self.number, self._sync, self.end, verify=True):
@@ -143,15 +145,15 @@ class Tail:
         if self._pending:
             # The index needs no fsync: what a power cut takes from it is found again in the data.
             rows = [row.ljust(_WIDTH, b"\0") for row in self._pending]
-            self._index.write(rows, INDEX_HEADER.size + self._rows * _WIDTH)
-            self._rows += len(rows)
+            self._index.write(rows, INDEX_HEADER.size + self.rows_committed * _WIDTH)
+            self.rows_committed += len(rows)
             self._pending.clear()
             self._durable_end = self.end
 
     def roll_back(self) -> None:
         """Take back what was appended and not published. The tail must be made anew then."""
         os.ftruncate(self.data.fd, self._durable_end)
-        os.ftruncate(self._index.fd, INDEX_HEADER.size + self._rows * _WIDTH)
+        os.ftruncate(self._index.fd, INDEX_HEADER.size + self.rows_committed * _WIDTH)
 
     def keys(self, prefix: bytes, after: bytes = b"") -> list[bytes]:
         """The keys that begin with `prefix` and are greater than `after`, in order."""
@@ -162,9 +164,18 @@ class Tail:
         start, stop = (bisect_right(self._order, bound) for bound in (max(prefix, after), prefix + b"\xff"))
         return self._order[start:stop]
 
-    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+    def rows(self) -> Block:
         """All keys in order, each with its packed row."""
-        return ((key, self.entries[key] + key) for key in self.keys(b""))
+        keys = self.keys(b"")
+        return keys, [self.entries[key] + key for key in keys]
+
+    def blocks(self, prefix: bytes, after: bytes) -> Iterator[Block]:
+        """Those of `keys`, each with its row as it is when asked for, without the key behind it."""
+        keys, start, count = self.keys(prefix, after), 0, FENCE_ROWS
+        while start < len(keys):
+            block = keys[start : start + count]
+            yield block, [self.entries[key] for key in block]
+            start, count = start + count, 2 * count
 
     def _add(self, key: bytes, row: Row, fixed: bytes) -> None:
         if key not in self.entries:

@@ -1,18 +1,20 @@
-"""A store on segment files in one folder: `segment:PATH`, with `?max_file_size=256M&max_files=100` behind it or not."""
+"""A store on segment files in one folder: `segment:PATH`, and behind it, or not, such as
+`?max_file_size=256M&max_files=100&index_memory=16M`."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 
 from spraydry.errors import ValueNotFound
 from spraydry.format.chunker import parse_bytes
+from spraydry.segments.reserve import room
 from spraydry.segments.segments import Segments
 from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range, is_key
 
-_OPTIONS = re.compile(r"\?((?:max_file_size|max_files)=[0-9A-Za-z.]+(?:&(?:max_file_size|max_files)=[0-9A-Za-z.]+)*)$")
+_OPTION = "(?:max_file_size|max_files|index_memory)=[0-9A-Za-z.]+"
+_OPTIONS = re.compile(rf"\?({_OPTION}(?:&{_OPTION})*)$")
 
 
 class SegmentStore(Store):
@@ -60,12 +62,8 @@ class SegmentStore(Store):
             super().soft_delete(namespace, names)
 
     def stat(self) -> Stat:
-        count = held = 0
-        for _, row in self.segments.rows(b""):
-            count += 1
-            held += row.length
-        room = os.statvfs(self.segments.path)
-        return Stat(count, held, room.f_bavail * room.f_frsize)
+        values, held = self.segments.totals()
+        return Stat(values, held, room(self.segments.path))
 
     def destroy(self) -> None:
         self.segments.destroy()
