@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spraydry.errors import StoreFull
-from spraydry.format.digest import Buffer
 from spraydry.segments.data import make_data_file
 from spraydry.segments.files import sync_folder
 from spraydry.segments.folder import Folder
 from spraydry.segments.layout import MARK, MAX_KEY_BYTES, RECORD, VALUE, Row, Totals
 from spraydry.segments.living import Living
 from spraydry.segments.tail import Tail, Write
+
+Appended = tuple[int, bytes, bytes | memoryview]  # kind, key, value: of bytes, so that its length is in bytes
 
 _TAIL_ROWS = 8192  # what bounds the index in memory: a segment is sealed when it has as many
 _LAST_NUMBER = 99_999_999
@@ -31,28 +32,31 @@ class Appender:
         self._folder = folder
         self._living = living
 
-    def append(self, writes: Sequence[tuple[int, bytes, Buffer]]) -> None:
-        """Append records (kind, key, value) that are there together or not at all. Raises StoreFull, and ValueError
-        for what is no key."""
-        if not writes:
+    def append(self, records: Sequence[Appended]) -> None:
+        """Append records that are there together or not at all. Raises StoreFull, and ValueError for what is no key."""
+        newest = self._folder.newest
+        before = self._folder.trusting(lambda: [newest(key) for _, key, _ in records])
+        self.append_over(records, before)
+
+    def append_over(self, records: Sequence[Appended], before: Sequence[Row | None]) -> None:
+        """As `append`, to who knows the newest rows of their keys: `before`."""
+        if not records:
             return
-        folder = self._folder
-        parts = []
         size = 0
-        for kind, key, value in writes:
+        for _, key, value in records:
             if not 0 < len(key) <= MAX_KEY_BYTES or key.endswith(b"\0"):
                 raise ValueError(f"not a key: {key!r}")
-            flat = value.cast("B") if isinstance(value, memoryview) else value
-            parts.append((kind, key, flat))
-            size += RECORD.size + len(key) + len(flat)
-        before = folder.trusting(lambda: [folder.newest(key) for _, key, _ in parts])
-        tail = self._tail_for(size, only_marks=all(kind == MARK for kind, _, _ in writes))
-        rows = [row.first if row else tail.number for row in before]
-        new = [Write(kind, first, key, flat) for (kind, key, flat), first in zip(parts, rows, strict=True)]
-        with folder.state:
+            size += RECORD.size + len(key) + len(value)
+        tail = self._tail_for(size, only_marks=all(kind == MARK for kind, _, _ in records))
+        number = tail.number
+        writes = [
+            (kind, number if row is None else row.first, key, value)
+            for (kind, key, value), row in zip(records, before, strict=True)
+        ]
+        with self._folder.state:
             self.appended += 1
-            tail.append(new)
-            self._account(tail, new, dict(zip((key for _, key, _ in parts), before, strict=True)))
+            tail.append(writes)
+            self._account(tail, writes, {key: row for (_, key, _), row in zip(records, before, strict=True)})
 
     def _account(self, tail: Tail, writes: Sequence[Write], before: dict[bytes, Row | None]) -> None:
         """Of what was appended: what is of no use any more, and how many values there are now."""

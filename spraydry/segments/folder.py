@@ -17,7 +17,7 @@ from spraydry.segments.tail import Tail
 
 R = TypeVar("R")
 
-_OPEN_FILES = 64
+_OPEN_FILES = 128
 
 
 class Folder:
@@ -153,13 +153,13 @@ class Folder:
 
     def kept_totals(self) -> Totals | None:
         """The totals as whoever wrote last has kept them; None if they are not those of what is here."""
-        totals = None
-        if not self.sealed.rebuilt:  # else perhaps of what is damaged
-            packed = self.head.kept_totals()
-            totals = unpack_totals(packed)
-            if totals is not None and packed != self._packed(totals):
-                totals = None
-        return totals
+        if not self.sealed.view.numbers:
+            return Totals(0, 0)
+        if self.sealed.rebuilt:  # perhaps they are of what is damaged
+            return None
+        packed = self.head.kept_totals()
+        totals = unpack_totals(packed)
+        return totals if totals is not None and packed == self._packed(totals) else None
 
     def _keep_totals(self) -> None:
         """Under the lock: for who opens the folder later."""

@@ -43,6 +43,9 @@ class Damaged(Exception):
     """Bytes of an index are not what was written: it is made again from the data. Never leaves this package."""
 
 
+RowFields = tuple[int, int, int, int, int, bytes]  # of a Row, where making one for each value would cost too much
+
+
 class Row(NamedTuple):
     """Where the newest record of a key is: `offset` and `length` of its value in the data file of `segment`.
 
@@ -59,12 +62,6 @@ class Row(NamedTuple):
     def record_at(self, key: bytes) -> int:
         """Where the record starts in the data file."""
         return self.offset - len(key) - RECORD.size
-
-    def pack(self, key: bytes) -> bytes:
-        """The row as an index holds it, without padding."""
-        kind, segment, first, offset, length, check = self
-        row = ROW.pack(0, kind, 0, len(key), segment, first, offset, length, check)[4:] + key
-        return _CRC.pack(crc32(row)) + row
 
 
 class Totals(NamedTuple):
@@ -104,8 +101,17 @@ def check_of(value: Buffer) -> bytes:
     return digest(value)[:CHECK_BYTES]
 
 
+def pack_row(row: RowFields, key: bytes) -> bytes:
+    """A row as an index holds it, without padding."""
+    kind, segment, first, offset, length, check = row
+    packed = ROW.pack(0, kind, 0, len(key), segment, first, offset, length, check)[4:] + key
+    return _CRC.pack(crc32(packed)) + packed
+
+
 def row_key(packed: bytes, start: int = 0) -> bytes:
-    """The key of the row at `start`, of which at least ROW.size bytes are there. Raises Damaged."""
+    """The key of the row at `start`. Raises Damaged."""
+    if len(packed) < start + ROW.size:
+        raise Damaged("a row of an index is cut short")
     crc, _, key_bytes = _ROW_HEAD.unpack_from(packed, start)
     stop = start + ROW.size + key_bytes
     if len(packed) < stop or crc32(packed[start + 4 : stop]) != crc:
@@ -123,9 +129,8 @@ def row_length(packed: bytes) -> int:
     return int.from_bytes(packed[24:32], "little")
 
 
-def pack_record(sync: bytes, record: Record) -> bytes:
-    """What stands before the value in a data file."""
-    kind, more, first, length, check, key = record
+def pack_record(sync: bytes, kind: int, more: bool, first: int, length: int, check: bytes, key: bytes) -> bytes:
+    """What stands before the value in a data file: the fields of a Record."""
     header = RECORD.pack(sync, kind, more, len(key), first, length, check, 0, 0)[:_RECORD_CRC_AT]
     return header + _CRC.pack(crc32(key, crc32(header))) + key
 

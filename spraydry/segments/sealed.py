@@ -16,10 +16,10 @@ from spraydry.errors import CorruptData
 from spraydry.segments.data import scan, sync_mark
 from spraydry.segments.files import File
 from spraydry.segments.index import SortedIndex, key_hash, write_sorted
-from spraydry.segments.layout import MARK, SORTED, VALUE, Damaged, IndexHeader, Row, row_of
+from spraydry.segments.layout import MARK, SORTED, VALUE, Damaged, IndexHeader, Row, pack_row, row_of
 from spraydry.segments.merge import Block, merged
 
-_MERGE_RATIO = 4  # a sorted index is merged with the one before unless that has so many times its rows
+_MERGE_RATIO = 2  # sorted indexes are merged with the one before unless that has so many times their rows
 _SINGLE = re.compile(r"([0-9]{8})\.(data|index)")
 _MERGED = re.compile(r"([0-9]{8})-([0-9]{8})\.merged")
 
@@ -106,7 +106,7 @@ class Sealed:
 
     def __init__(self, folder: str, memory_bytes: int) -> None:
         self._folder = folder
-        self._memory_bytes = memory_bytes // 4  # of one index; the next smaller one has a quarter of its rows
+        self._memory_bytes = memory_bytes // 8  # of one index; the next one has half as many rows, or fewer
         self.rebuilt = 0  # how often an index was made again from its data
         self._mistrusted: set[Cover] = set()
         self.view = View((), (), self._mistrusted)
@@ -168,8 +168,11 @@ class Sealed:
         """The view with the index of a segment that is being sealed."""
         tables = [self._written(number, rows, self.index_path(number, number)), *self.view.tables]
         try:
-            while len(tables) > 1 and tables[1].header.rows < _MERGE_RATIO * tables[0].header.rows:
-                tables[:2] = [self._merged(tables[0], tables[1])]
+            held, count = tables[0].header.rows, 1
+            while count < len(tables) and tables[count].header.rows < _MERGE_RATIO * held:
+                held, count = held + tables[count].header.rows, count + 1
+            if count > 1:  # all at once: one by one, rows would be written again and again
+                tables[:count] = [self._merged(tables[:count])]
         except (Damaged, OSError):
             pass  # whoever meets a damaged row has it made again; without room or permission they stay as many
         return View(self.view.numbers, tuple(tables), self._mistrusted)
@@ -193,16 +196,18 @@ class Sealed:
         name = f"{first:08d}.index" if first == last else f"{first:08d}-{last:08d}.merged"
         return os.path.join(self._folder, name)
 
-    def _merged(self, newer: SortedIndex, older: SortedIndex) -> SortedIndex:
-        view, new, old = self.view, newer.header, older.header
-        header = IndexHeader(SORTED, old.first, new.last, max(new.key_bytes, old.key_bytes))
-        blocks = view.counting(merged([view.blocks_of(newer), view.blocks_of(older)]))
-        path = self.index_path(header.first, header.last)
-        table = write_sorted(path, blocks, header, new.rows + old.rows, self._memory_bytes)
-        for first, last in (new[1:3], old[1:3]):
-            if first < last:
-                os.unlink(self.index_path(first, last))
-        return table
+    def _merged(self, tables: list[SortedIndex]) -> SortedIndex:
+        """One index instead of several, newest first."""
+        view, headers = self.view, [table.header for table in tables]
+        first, last = headers[-1].first, headers[0].last
+        header = IndexHeader(SORTED, first, last, max(header.key_bytes for header in headers))
+        blocks = view.counting(merged([view.blocks_of(table) for table in tables]))
+        rows = sum(header.rows for header in headers)
+        one = write_sorted(self.index_path(first, last), blocks, header, rows, self._memory_bytes)
+        for header in headers:
+            if header.first < header.last:
+                os.unlink(self.index_path(header.first, header.last))
+        return one
 
     def _written(self, number: int, rows: Block, path: str | None) -> SortedIndex:
         """The index of one segment."""
@@ -218,7 +223,7 @@ class Sealed:
             raise CorruptData(f"{message} go on without it") from None
         newest: dict[bytes, bytes] = {}
         for found in scan(data, number, sync_mark(data, number), verify=False):
-            newest[found.key] = found.row.pack(found.key)
+            newest[found.key] = pack_row(found.row, found.key)
         keys = sorted(newest)
         path = None if read_only else self.index_path(number, number)
         table = self._written(number, (keys, [newest[key] for key in keys]), path)

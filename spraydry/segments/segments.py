@@ -9,7 +9,7 @@ from itertools import islice
 
 from spraydry.errors import CorruptData, StoreNotFound, StoreReadOnly
 from spraydry.format.digest import Buffer
-from spraydry.segments.appending import Appender
+from spraydry.segments.appending import Appended, Appender
 from spraydry.segments.files import as_ours, translated
 from spraydry.segments.folder import Folder
 from spraydry.segments.head import OWN_NAME, check_limits
@@ -183,7 +183,7 @@ class Segments:
     def put(self, *values: tuple[bytes, Buffer]) -> None:
         """Append values, replacing those of the same keys: together or not at all."""
         with self.writing():
-            self._appender.append([(VALUE, key, value) for key, value in values])
+            self._appender.append([(VALUE, key, memoryview(value).cast("B")) for key, value in values])
 
     def put_many(self, values: Iterable[tuple[bytes, Buffer]]) -> None:
         """Append values, replacing those of the same keys, all durable at the end; after an error any may be there."""
@@ -196,7 +196,7 @@ class Segments:
         with self.writing():
             if self.find(key) is not None:
                 return False
-            self._appender.append([(VALUE, key, value)])
+            self._appender.append([(VALUE, key, memoryview(value).cast("B"))])
             return True
 
     def delete(self, keys: Iterable[bytes]) -> int:
@@ -204,17 +204,20 @@ class Segments:
         count = 0
         with self.writing():
             release_reserve(self.path)
-            for some in _batched(keys, _MARKS):
-                marks = [(MARK, key, b"") for key in dict.fromkeys(some) if self.find(key) is not None]
-                self._append(marks)
-                count += len(marks)
+            newest = self._folder.newest
+            for some in map(dict.fromkeys, _batched(keys, max(min(_MARKS, self.max_file_size // 2048), 1))):
+                before = self._folder.trusting(lambda some=some: [newest(key) for key in some])  # type: ignore[misc]
+                rows = zip(some, before, strict=True)
+                there = [(key, row) for key, row in rows if row is not None and row.kind == VALUE]
+                self._appender.append_over([(MARK, key, b"") for key, _ in there], [row for _, row in there])
+                count += len(there)
         return count
 
-    def _append(self, writes: Iterable[tuple[int, bytes, bytes]]) -> None:
+    def _append(self, records: Iterable[Appended]) -> None:
         """In groups, each of them together or not at all."""
-        group: list[tuple[int, bytes, Buffer]] = []
+        group: list[Appended] = []
         left = most = min(_GROUP_BYTES, self.max_file_size // 8)
-        for kind, key, value in writes:
+        for kind, key, value in records:
             group.append((kind, key, value))
             left -= len(value) + RECORD.size + len(key)
             if left < 0:

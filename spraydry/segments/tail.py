@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import Buffer
@@ -20,10 +19,9 @@ from spraydry.segments.layout import (
     ROW,
     Damaged,
     IndexHeader,
-    Record,
-    Row,
     check_of,
     pack_record,
+    pack_row,
     row_key,
     row_of,
     unpack_index_header,
@@ -34,13 +32,7 @@ _WIDTH = ROW.size + MAX_KEY_BYTES
 _READ = 4096  # rows
 
 
-class Write(NamedTuple):
-    """One record to append. `first` as in Row."""
-
-    kind: int
-    first: int
-    key: bytes
-    value: Buffer
+Write = tuple[int, int, bytes, Buffer]  # a record to append: kind, first (as in Row), key, value
 
 
 class Tail:
@@ -84,7 +76,7 @@ class Tail:
                     key, row = row_key(rows, at), row_of(rows, at)
                     if row.segment != self.number or row.record_at(key) < self.end:
                         raise Damaged("a row of an index is of another place")
-                    self._add(key, row, rows[at : at + ROW.size])
+                    self._add(key, row.offset + row.length, rows[at : at + ROW.size])
                     self.rows_committed += 1
         except Damaged:
             pass  # being written at this moment; what stays so is recovered by the next who holds the lock
@@ -99,8 +91,8 @@ class Tail:
         if self.data.size() <= self.end and self._index.size() == index_end and self.index_sound:
             return False
         for found in scan(self.data, self.number, self._sync, self.end, verify=True):
-            packed = found.row.pack(found.key)
-            self._add(found.key, found.row, packed[: ROW.size])
+            packed = pack_row(found.row, found.key)
+            self._add(found.key, found.row.offset + found.row.length, packed[: ROW.size])
             if not read_only:
                 self._pending.append(packed)
         if not read_only:
@@ -118,21 +110,22 @@ class Tail:
         """Write records that are there together or not at all, durable once `sync` returns."""
         parts: list[Buffer] = []
         rows = []
-        at = self.end
-        for place, (kind, first, key, value) in enumerate(writes):
-            record = Record(kind, place + 1 < len(writes), first, len(value), check_of(value), key)
-            head = pack_record(self._sync, record)
-            rows.append((key, Row(kind, self.number, first, at + len(head), len(value), record.check)))
+        at, left, number = self.end, len(writes), self.number
+        for kind, first, key, value in writes:
+            left -= 1
+            length, check = len(value), check_of(value)
+            head = pack_record(self._sync, kind, left > 0, first, length, check, key)
+            at += len(head)
+            rows.append((key, pack_row((kind, number, first, at, length, check), key)))
+            at += length
             parts += (head, value)
-            at += len(head) + len(value)
         try:
             self.data.write(parts, self.end)
         except BaseException:
             os.ftruncate(self.data.fd, self.end)
             raise
-        for key, row in rows:
-            packed = row.pack(key)
-            self._add(key, row, packed[: ROW.size])
+        for key, packed in rows:
+            self._add(key, at, packed[: ROW.size])
             self._pending.append(packed)
 
     def sync(self) -> None:
@@ -177,8 +170,8 @@ class Tail:
             yield block, [self.entries[key] for key in block]
             start, count = start + count, 2 * count
 
-    def _add(self, key: bytes, row: Row, fixed: bytes) -> None:
+    def _add(self, key: bytes, end: int, fixed: bytes) -> None:
         if key not in self.entries:
             self._unordered.append(key)
         self.entries[key] = fixed
-        self.end = row.offset + row.length
+        self.end = end
