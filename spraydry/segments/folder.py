@@ -155,7 +155,7 @@ class Folder:
         """The totals as whoever wrote last has kept them; None if they are not those of what is here."""
         if not self.sealed.view.numbers:
             return Totals(0, 0)
-        if self.sealed.rebuilt:  # perhaps they are of what is damaged
+        if self.head.generation == UNKNOWN or self.sealed.rebuilt:  # perhaps they are of what is damaged
             return None
         packed = self.head.kept_totals()
         totals = unpack_totals(packed)

@@ -84,12 +84,12 @@ class Tail:
         return self.rows_committed > known
 
     def recover(self, read_only: bool) -> bool:
-        """Under the lock: find again what the index lacks, cut off an append that did not come to its end; whether
-        there was something to do."""
-        self.load()
+        """Under the lock: take in what others appended, find again what the index lacks, cut off an append that did
+        not come to its end; whether there was something of that."""
+        grown = self.load()
         index_end = INDEX_HEADER.size + self.rows_committed * _WIDTH
         if self.data.size() <= self.end and self._index.size() == index_end and self.index_sound:
-            return False
+            return grown
         for found in scan(self.data, self.number, self._sync, self.end, verify=True):
             packed = pack_row(found.row, found.key)
             self._add(found.key, found.row.offset + found.row.length, packed[: ROW.size])

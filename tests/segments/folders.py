@@ -58,6 +58,8 @@ def read_all(folder: Path, *, read_only: bool = True) -> tuple[dict[bytes, bytes
             else:
                 assert value is not None
                 values[name] = value
+        lengths = [row.length for _, row in segments.rows(b"")]
+        assert segments.totals() == (len(lengths), sum(lengths))
         for name in (key(3), key(5), key(2)):
             assert segments.find(name) is None or name in values, "deleted, but found and not listed"
     finally:

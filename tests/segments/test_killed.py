@@ -63,6 +63,8 @@ def content(folder: Path, writer: int, read_only: bool) -> Model:
     prefix = f"frames\0{writer}-".encode()
     try:
         values = {key: segments.get(key) for key, _ in segments.rows(prefix)}
+        lengths = [row.length for _, row in segments.rows(b"")]
+        assert segments.totals() == (len(lengths), sum(lengths))
     finally:
         segments.close()
     return {key.removeprefix(b"frames\0").decode(): value for key, value in values.items() if value is not None}

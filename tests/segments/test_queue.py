@@ -187,6 +187,15 @@ def test_two_consumers_get_each_value_once(tmp_path: Path) -> None:
         assert not queue and len(queue) == 0
 
 
+def test_two_producers_take_turns(tmp_path: Path) -> None:
+    """Neither looks at the queue in between: what it knows of the next index is of before the other wrote."""
+    with Queue(str(tmp_path), max_file_size=2000) as one, Queue(str(tmp_path)) as two:
+        for turn in range(100):
+            assert one.write(b"one") == range(3 * turn, 3 * turn + 1)
+            assert two.write(b"two", b"") == range(3 * turn + 1, 3 * turn + 3)
+        assert [value for _, value in one.peek(300)] == [b"one", b"two", b""] * 100
+
+
 def test_reading_only(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound):
         Queue(str(tmp_path / "q"), read_only=True)
