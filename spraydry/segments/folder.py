@@ -155,7 +155,9 @@ class Folder:
         """The totals as whoever wrote last has kept them; None if they are not those of what is here."""
         if not self.sealed.view.numbers:
             return Totals(0, 0)
-        if self.head.generation == UNKNOWN or self.sealed.rebuilt:  # perhaps they are of what is damaged
+        # Of what was found again, some may be damaged and not there any more.
+        found_again = self.sealed.rebuilt or (self.tail is not None and self.tail.recovered)
+        if found_again or self.head.generation == UNKNOWN:
             return None
         packed = self.head.kept_totals()
         totals = unpack_totals(packed)
@@ -171,8 +173,8 @@ class Folder:
 
     def _packed(self, totals: Totals) -> bytes:
         tail = self.tail
-        number, rows = (0, 0) if tail is None else (tail.number, tail.rows_committed)
-        return pack_totals(totals, self.head.generation, self.sealed.view.fingerprint, number, rows)
+        number, end = (0, 0) if tail is None else (tail.number, tail.end)
+        return pack_totals(totals, self.head.generation, self.sealed.view.fingerprint, number, end)
 
     def _reload(self) -> None:
         self._changed()

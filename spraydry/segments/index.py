@@ -22,7 +22,7 @@ from spraydry.segments.layout import (
 )
 from spraydry.segments.merge import Block
 
-_READ = 16 * FENCE_ROWS  # rows that are read at once when many are wanted
+_FIRST_READ, _MOST_READ = 4, 1024  # rows that are read at once, twice as many each time: perhaps few are wanted
 _IO_BYTES = 1 << 20
 _FILTER_BYTES = 2  # for each row: of 70 keys that are not there, one is searched for
 _GOLDEN = 0x9E3779B97F4A7C15  # spreads a hash over more bits
@@ -105,15 +105,16 @@ class SortedIndex:
     def blocks(self, after: bytes = b"") -> Iterator[Block]:
         """Keys greater than `after`, in order, each with its packed row."""
         width = self._width
-        start, count = max(bisect_right(self._fences, after) - 1, 0) * self._block_rows, FENCE_ROWS
+        start, count = 0, _FIRST_READ
+        if (block := bisect_right(self._fences, after) - 1) >= 0:
+            start = block * self._block_rows
+            rows = self._read(start, self._block_rows)
+            start += bisect_right(range(len(rows) // width), after, key=lambda at: row_key(rows, at * width))
         while start < self.header.rows:
             read = self._read(start, count)
-            start, count = start + count, min(2 * count, _READ)
-            rows = [read[at : at + width] for at in range(0, len(read), width)]
-            keys = list(map(row_key, rows))
-            skip = bisect_right(keys, after)
-            if skip < len(keys):
-                yield (keys[skip:], rows[skip:]) if skip else (keys, rows)
+            start, count = start + count, min(2 * count, _MOST_READ)
+            packed = [read[at : at + width] for at in range(0, len(read), width)]
+            yield list(map(row_key, packed)), packed
 
     def last(self, prefix: bytes) -> bytes | None:
         """The greatest key that begins with `prefix`."""

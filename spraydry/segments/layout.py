@@ -31,7 +31,7 @@ INDEX_MAGIC = b"SDrySegi"
 OPEN, SORTED = 1, 2  # the kinds of indexes: in the order of the appends, in the order of the keys
 FENCE_ROWS = 64
 
-TOTALS = struct.Struct("<QIIIQQI")  # generation, crc32 of segments, open one, rows of its index, values, bytes, crc32
+TOTALS = struct.Struct("<QIIQQQI")  # generation, crc32 of segments, open one, its end, values, bytes, crc32
 TOTALS_AT = 72  # in the head
 
 _CRC = struct.Struct("<I")
@@ -71,10 +71,10 @@ class Totals(NamedTuple):
     bytes: int
 
 
-def pack_totals(totals: Totals, generation: int, segments: int, open_segment: int, rows: int) -> bytes:
+def pack_totals(totals: Totals, generation: int, segments: int, open_segment: int, end: int) -> bytes:
     """Totals as the head keeps them, with what tells whether they are still right: the generation, a number that
-    stands for the set of segments, the open segment (0: none) and how many rows its index has."""
-    packed = TOTALS.pack(generation, segments, open_segment, rows, *totals, 0)[:-4]
+    stands for the set of segments, the open segment (0: none) and where its last record ends."""
+    packed = TOTALS.pack(generation, segments, open_segment, end, *totals, 0)[:-4]
     return packed + _CRC.pack(crc32(packed))
 
 

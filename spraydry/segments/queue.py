@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from types import TracebackType
 
 from spraydry.errors import ValueNotFound
 from spraydry.format.digest import Buffer
+from spraydry.segments.head import HEAD_NAME
 from spraydry.segments.layout import Row
 from spraydry.segments.segments import Segments
 
 _VALUES = b"queue\0"
 _NEXT = b"next\0index"  # kept when the newest index is deleted, so that none is used twice
 _DIGITS = 16
+_FILE_BYTES = 64 << 20
+_DELETED_AT_ONCE = 256
 
 
 class Queue:
@@ -23,16 +28,26 @@ class Queue:
     that `pop` at once each gets other values. What a method wrote is durable when it returns, and survives kill -9.
     Memory is bounded, whatever the number of values. Files go when all that is in them was deleted. Raises StoreError
     and its subclasses, and CorruptData for a damaged value, which can be deleted by its index.
+
+        with Queue("jobs") as queue:
+            queue.write(b"one", b"two", b"three")
+            queue.read()  # b"one", which stays
+            for index, value in queue.peek(2):  # (0, b"one"), (1, b"two")
+                queue.delete(index)
+            queue.pop()  # [(2, b"three")]
     """
 
     def __init__(
-        self, path: str, *, max_file_size: int = 64 << 20, max_files: int = 0, read_only: bool = False
+        self, path: str, *, max_file_size: int | None = None, max_files: int | None = None, read_only: bool = False
     ) -> None:
         """The queue in the folder `path`, which is made if it is absent.
 
-        With `max_files` (0: any number) at most so many files of `max_file_size` bytes are kept; beyond that, and on a
-        full disk, `write` raises StoreFull: nothing is ever dropped silently.
+        With `max_files` (a new queue's: 0, any number) at most so many files of `max_file_size` bytes (a new queue's:
+        64 MiB) are kept; beyond that, and on a full disk, `write` raises StoreFull: nothing is ever dropped silently.
+        Both are kept with the queue, until they are given again.
         """
+        if max_file_size is None and not os.path.exists(os.path.join(path, HEAD_NAME)):
+            max_file_size = _FILE_BYTES
         self._segments = Segments(
             path, create=not read_only, read_only=read_only, max_file_size=max_file_size, max_files=max_files
         )
@@ -79,11 +94,14 @@ class Queue:
         return taken
 
     def delete(self, *indexes: int) -> int:
-        """Delete the values of these indexes, the oldest where none is given; how many there were."""
+        """Delete the values of these indexes; how many there were."""
         with self._lock, self._segments.writing():
-            if not indexes:
-                indexes = tuple(index for index, _ in zip(self.indexes(), range(1), strict=False))
-            return self._delete(iter(indexes))
+            return self._delete(indexes)
+
+    def delete_oldest(self, count: int = 1) -> int:
+        """Delete up to `count` of the oldest values, without reading them; how many there were."""
+        with self._lock, self._segments.writing():
+            return self._delete(islice(self.indexes(), max(count, 0)))
 
     def prune(self, before: int | None = None) -> int:
         """Delete all values, or those of indexes smaller than `before`, and free their files; how many they were."""
@@ -131,18 +149,21 @@ class Queue:
                 self._head = max(self._head, _key(index - 1) if index else b"")
             yield index, row
 
-    def _delete(self, indexes: Iterator[int]) -> int:
+    def _delete(self, indexes: Iterable[int]) -> int:
         count = 0
         newest = self._next_index() - 1
-        for index in indexes:
-            row = self._segments.find(_key(index))
-            if row is not None:
-                if index == newest:
-                    self._segments.put((_NEXT, b"%d" % (newest + 1)))
-                count += self._segments.delete([_key(index)])
-                if row.segment != self._deleted_in or index == newest:  # those before are perhaps free of values now
-                    self._deleted_in = row.segment
-                    self._segments.drop_dead()
+        left = iter(indexes)
+        while some := list(islice(left, _DELETED_AT_ONCE)):
+            rows = {index: row for index in some if (row := self._segments.find(_key(index))) is not None}
+            if not rows:
+                continue
+            if newest in rows:
+                self._segments.put((_NEXT, b"%d" % (newest + 1)))
+            count += self._segments.delete(map(_key, rows))
+            segments = {row.segment for row in rows.values()}
+            if segments != {self._deleted_in} or newest in rows:  # those before are perhaps free of values now
+                self._deleted_in = max(segments)
+                self._segments.drop_dead()
         return count
 
     def _next_index(self) -> int:

@@ -85,11 +85,15 @@ class View:
 
     def counting(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Of sorted rows those that count."""
-        there = {number.to_bytes(4, "little") for number in self.numbers}
+        there = self._packed_numbers
         for keys, rows in blocks:
             kept = [(row[4] == VALUE and row[8:12] in there) or self.counts(row_of(row)) for row in rows]
             if any(kept):
                 yield list(compress(keys, kept)), list(compress(rows, kept))
+
+    @cached_property
+    def _packed_numbers(self) -> set[bytes]:
+        return {number.to_bytes(4, "little") for number in self.numbers}
 
     @contextmanager
     def _mistrusting(self) -> Iterator[None]:

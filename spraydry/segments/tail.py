@@ -47,7 +47,8 @@ class Tail:
         self.data = data
         self.end = DATA_HEADER.size  # of the last record that is known
         self._index = index
-        self.rows_committed = 0  # those of the index that are known
+        self.recovered = False  # whether records were found again, all but those that are damaged
+        self._rows = 0  # those of the index that are known
         self._pending: list[bytes] = []
         self._durable_end = self.end
         self.entries: dict[bytes, bytes] = {}
@@ -67,29 +68,30 @@ class Tail:
 
     def load(self) -> bool:
         """Take in what others appended; whether there was something."""
-        known = self.rows_committed
+        known = self._rows
         if not self.index_sound or self._index.size() < INDEX_HEADER.size + (known + 1) * _WIDTH:
             return False
         try:
-            while rows := self._index.read(_READ * _WIDTH, INDEX_HEADER.size + self.rows_committed * _WIDTH):
+            while rows := self._index.read(_READ * _WIDTH, INDEX_HEADER.size + self._rows * _WIDTH):
                 for at in range(0, len(rows), _WIDTH):
                     key, row = row_key(rows, at), row_of(rows, at)
                     if row.segment != self.number or row.record_at(key) < self.end:
                         raise Damaged("a row of an index is of another place")
                     self._add(key, row.offset + row.length, rows[at : at + ROW.size])
-                    self.rows_committed += 1
+                    self._rows += 1
         except Damaged:
             pass  # being written at this moment; what stays so is recovered by the next who holds the lock
         self._durable_end = self.end
-        return self.rows_committed > known
+        return self._rows > known
 
     def recover(self, read_only: bool) -> bool:
         """Under the lock: take in what others appended, find again what the index lacks, cut off an append that did
         not come to its end; whether there was something of that."""
         grown = self.load()
-        index_end = INDEX_HEADER.size + self.rows_committed * _WIDTH
+        index_end = INDEX_HEADER.size + self._rows * _WIDTH
         if self.data.size() <= self.end and self._index.size() == index_end and self.index_sound:
             return grown
+        self.recovered |= self.data.size() > self.end
         for found in scan(self.data, self.number, self._sync, self.end, verify=True):
             packed = pack_row(found.row, found.key)
             self._add(found.key, found.row.offset + found.row.length, packed[: ROW.size])
@@ -138,15 +140,15 @@ class Tail:
         if self._pending:
             # The index needs no fsync: what a power cut takes from it is found again in the data.
             rows = [row.ljust(_WIDTH, b"\0") for row in self._pending]
-            self._index.write(rows, INDEX_HEADER.size + self.rows_committed * _WIDTH)
-            self.rows_committed += len(rows)
+            self._index.write(rows, INDEX_HEADER.size + self._rows * _WIDTH)
+            self._rows += len(rows)
             self._pending.clear()
             self._durable_end = self.end
 
     def roll_back(self) -> None:
         """Take back what was appended and not published. The tail must be made anew then."""
         os.ftruncate(self.data.fd, self._durable_end)
-        os.ftruncate(self._index.fd, INDEX_HEADER.size + self.rows_committed * _WIDTH)
+        os.ftruncate(self._index.fd, INDEX_HEADER.size + self._rows * _WIDTH)
 
     def keys(self, prefix: bytes, after: bytes = b"") -> list[bytes]:
         """The keys that begin with `prefix` and are greater than `after`, in order."""

@@ -78,13 +78,14 @@ class QueueModel(RuleBasedStateMachine):
 
     @rule(back=st.lists(st.integers(0, 15), max_size=3, unique=True))
     def delete(self, back: list[int]) -> None:
-        if not back:
-            assert self.queue.delete() == min(len(self.model), 1)
-            self.model = deque(list(self.model)[1:])
-            return
         gone = {max(self.next - places, 0) for places in back}
         assert self.queue.delete(*gone) == sum(index in gone for index, _ in self.model)
         self.model = deque(pair for pair in self.model if pair[0] not in gone)
+
+    @rule(count=st.integers(0, 4))
+    def delete_oldest(self, count: int) -> None:
+        assert self.queue.delete_oldest(count) == min(len(self.model), count)
+        self.model = deque(list(self.model)[count:])
 
     @rule(back=st.none() | st.integers(0, 15))
     def prune(self, back: int | None) -> None:
@@ -96,7 +97,7 @@ class QueueModel(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.queue.close()
-        self.queue = Queue(self.folder.name, max_file_size=300)
+        self.queue = Queue(self.folder.name)  # its limits are kept
 
     @precondition(lambda self: self.next < 60)
     @rule(values=values, count=st.integers(0, 3), close=st.booleans())
@@ -164,10 +165,24 @@ def test_full_queues_drop_nothing(tmp_path: Path) -> None:
                 queue.write(b"%d" % written * 40)
         assert "\n" not in str(caught.value) and 15 < written < 100
         assert [value for _, value in queue.peek(100)] == [b"%d" % number * 40 for number in range(written)]
+    with Queue(str(tmp_path)) as queue:  # the limits are kept with it
+        with pytest.raises(StoreFull):
+            queue.write(b"x" * 500)
         for _ in range(written // 2):  # which takes room itself, where there is none
             queue.pop()
         queue.write(b"again")
         assert len(queue) == written - written // 2 + 1
+
+
+def test_what_is_no_value_is_refused_whole(tmp_path: Path) -> None:
+    """Deleting nothing deletes nothing; of values of which one is none, none is written."""
+    with Queue(str(tmp_path)) as queue:
+        values: list[Any] = [b"a", "text"]
+        for wrong in (values, [values]):
+            with pytest.raises(TypeError, match="bytes-like"):
+                queue.write(*wrong)
+        assert queue.write() == range(0) and queue.write(bytearray(b"b"), memoryview(b"cd")) == range(2)
+        assert queue.delete(*[]) == queue.delete(7) == 0 and len(queue) == 2 and queue.size_bytes == 3
 
 
 def test_two_consumers_get_each_value_once(tmp_path: Path) -> None:
@@ -202,7 +217,7 @@ def test_reading_only(tmp_path: Path) -> None:
     with Queue(str(tmp_path / "q")) as queue, Queue(str(tmp_path / "q"), read_only=True) as reader:
         queue.write(b"a", b"b")
         assert (len(reader), reader.read(), reader.read(1)) == (2, b"a", b"b")
-        asks: list[Any] = [lambda: reader.write(b"c"), reader.pop, reader.delete, reader.prune]
+        asks: list[Any] = [lambda: reader.write(b"c"), reader.pop, reader.delete_oldest, reader.prune]
         for ask in asks:
             with pytest.raises(StoreReadOnly):
                 ask()
