@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from spraydry.errors import StoreFull
 from spraydry.segments.data import make_data_file
@@ -14,6 +14,7 @@ from spraydry.segments.tail import Tail, Write
 
 Appended = tuple[int, bytes, bytes | memoryview]  # kind, key, value: of bytes, so that its length is in bytes
 
+_GROUP_BYTES = 64 << 10
 _TAIL_ROWS = 8192  # what bounds the index in memory: a segment is sealed when it has as many
 _LAST_NUMBER = 99_999_999
 
@@ -37,6 +38,18 @@ class Appender:
         newest = self._folder.newest
         before = self._folder.trusting(lambda: [newest(key) for _, key, _ in records])
         self.append_over(records, before)
+
+    def append_all(self, records: Iterable[Appended]) -> None:
+        """Append any number of records, in groups of which each is there as a whole or not at all."""
+        group: list[Appended] = []
+        left = most = min(_GROUP_BYTES, self.max_file_size // 8)
+        for kind, key, value in records:
+            group.append((kind, key, value))
+            left -= len(value) + RECORD.size + len(key)
+            if left < 0:
+                self.append(group)
+                group, left = [], most
+        self.append(group)
 
     def append_over(self, records: Sequence[Appended], before: Sequence[Row | None]) -> None:
         """As `append`, to who knows the newest rows of their keys: `before`."""

@@ -8,10 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from spraydry.errors import StoreError
-from spraydry.segments.files import File, translated, unlock
+from spraydry.errors import CorruptData, StoreError
+from spraydry.segments.files import File, as_ours, translated, unlock
 from spraydry.segments.head import UNKNOWN, Head
-from spraydry.segments.layout import TOTALS, Damaged, Row, Totals, pack_totals, row_of, unpack_totals
+from spraydry.segments.layout import (
+    TOTALS,
+    Damaged,
+    Row,
+    Totals,
+    check_of,
+    pack_totals,
+    row_of,
+    shown_key,
+    unpack_totals,
+)
 from spraydry.segments.sealed import Sealed
 from spraydry.segments.tail import Tail
 
@@ -82,6 +92,20 @@ class Folder:
                 if len(self._files) > _OPEN_FILES:
                     del self._files[next(iter(self._files))]
         return file
+
+    def read(self, key: bytes, row: Row, start: int = 0, length: int | None = None) -> bytes:
+        """`length` bytes (default: all) from byte `start` of the value `row` tells of; a whole value is checked.
+
+        Raises CorruptData, and StoreNotFound when its segment has gone since `find`.
+        """
+        stop = row.length if length is None else min(start + length, row.length)
+        try:
+            value = self.file(row.segment).read(stop - start, row.offset + start) if start < stop else b""
+        except OSError as error:
+            raise as_ours(error, self.path) from None
+        if len(value) != max(stop - start, 0) or (len(value) == row.length and check_of(value) != row.check):
+            raise CorruptData(f"{self.path}: the value {shown_key(key)} in segment {row.segment} is damaged")
+        return value
 
     # -- seeing what others do
 

@@ -129,6 +129,11 @@ def row_length(packed: bytes) -> int:
     return int.from_bytes(packed[24:32], "little")
 
 
+def shown_key(key: bytes) -> str:
+    """A key in an error."""
+    return key.replace(b"\0", b"/").decode("ascii", "backslashreplace")
+
+
 def pack_record(sync: bytes, kind: int, more: bool, first: int, length: int, check: bytes, key: bytes) -> bytes:
     """What stands before the value in a data file: the fields of a Record."""
     header = RECORD.pack(sync, kind, more, len(key), first, length, check, 0, 0)[:_RECORD_CRC_AT]

@@ -9,18 +9,17 @@ from itertools import islice
 
 from spraydry.errors import CorruptData, StoreNotFound, StoreReadOnly
 from spraydry.format.digest import Buffer
-from spraydry.segments.appending import Appended, Appender
+from spraydry.segments.appending import Appender
 from spraydry.segments.files import as_ours, translated
 from spraydry.segments.folder import Folder
 from spraydry.segments.head import OWN_NAME, check_limits
-from spraydry.segments.layout import MARK, RECORD, VALUE, Damaged, Row, Totals, check_of, row_length, row_of
+from spraydry.segments.layout import MARK, VALUE, Damaged, Row, Totals, row_length, row_of, shown_key
 from spraydry.segments.living import Living
 from spraydry.segments.merge import Block, merged
-from spraydry.segments.reserve import make_reserve, release_reserve, room
+from spraydry.segments.reclaiming import Reclaimer
+from spraydry.segments.reserve import make_reserve, release_reserve
 
-_GROUP_BYTES = 64 << 10  # small values are appended by so many bytes at once
 _MARKS = 256  # so many deletions are appended at once
-_WORTH_SEALING_BYTES = 1 << 20
 
 
 class Segments:
@@ -55,6 +54,7 @@ class Segments:
             self.max_file_size, max_files = self._folder.head.limits(max_file_size, max_files)
             self._living = Living(self._folder)
             self._appender = Appender(self._folder, self._living, self.max_file_size, max_files)
+            self._reclaimer = Reclaimer(self._folder, self._living, self._appender)
             with self._folder.locked():
                 if not self.read_only:
                     make_reserve(self.path)
@@ -79,30 +79,19 @@ class Segments:
             except OSError as error:
                 raise as_ours(error, self.path) from None
 
-    def read(self, key: bytes, row: Row, start: int = 0, length: int | None = None) -> bytes:
-        """`length` bytes (default: all) from byte `start` of the value `row` tells of; a whole value is checked.
-
-        Raises CorruptData, and StoreNotFound when its segment has gone since `find`.
-        """
-        stop = row.length if length is None else min(start + length, row.length)
-        try:
-            value = self._folder.file(row.segment).read(stop - start, row.offset + start) if start < stop else b""
-        except OSError as error:
-            raise as_ours(error, self.path) from None
-        if len(value) != max(stop - start, 0) or (len(value) == row.length and check_of(value) != row.check):
-            raise CorruptData(f"{self.path}: the value {_shown(key)} in segment {row.segment} is damaged")
-        return value
-
     def get(self, key: bytes, start: int = 0, length: int | None = None) -> bytes | None:
-        """As `read`; below 0, `start` counts from the end. None if there is no such value."""
+        """`length` bytes (default: all) from byte `start` of a value; below 0, `start` counts from the end. None if
+        there is no such value. A whole value is checked: CorruptData."""
         while (row := self.find(key)) is not None:
             try:
-                return self.read(key, row, max(start + row.length, 0) if start < 0 else start, length)
+                return self._folder.read(key, row, max(start + row.length, 0) if start < 0 else start, length)
             except StoreNotFound:
                 with self._folder.locked():  # perhaps another process moved it
                     now = self.find(key)
                 if now == row:
-                    message = f"{self.path}: the data of segment {row.segment}, which holds {_shown(key)}, are missing"
+                    message = (
+                        f"{self.path}: the data of segment {row.segment}, which holds {shown_key(key)}, are missing"
+                    )
                     raise CorruptData(message) from None
         return None
 
@@ -189,7 +178,9 @@ class Segments:
         """Append values, replacing those of the same keys, all durable at the end; after an error any may be there."""
         with self.writing():
             # Buffers may be used again meanwhile.
-            self._append((VALUE, key, value if isinstance(value, bytes) else bytes(value)) for key, value in values)
+            self._appender.append_all(
+                (VALUE, key, value if isinstance(value, bytes) else bytes(value)) for key, value in values
+            )
 
     def create(self, key: bytes, value: Buffer) -> bool:
         """Append a value unless the key is taken; False if it is."""
@@ -213,18 +204,6 @@ class Segments:
                 count += len(there)
         return count
 
-    def _append(self, records: Iterable[Appended]) -> None:
-        """In groups, each of them together or not at all."""
-        group: list[Appended] = []
-        left = most = min(_GROUP_BYTES, self.max_file_size // 8)
-        for kind, key, value in records:
-            group.append((kind, key, value))
-            left -= len(value) + RECORD.size + len(key)
-            if left < 0:
-                self._appender.append(group)
-                group, left = [], most
-        self._appender.append(group)
-
     def move(self, key: bytes, to: bytes) -> bool:
         """Give a value another key, at once; False if there is none."""
         with self.writing():
@@ -245,40 +224,8 @@ class Segments:
         """Do that, and copy what lives out of those segments of which this process deleted more than half: at most as
         much as one segment may hold."""
         with self.writing():
-            tail = self._folder.tail
-            if (
-                tail is not None
-                and self._living.is_half_dead(tail.number)
-                and tail.end > min(_WORTH_SEALING_BYTES, self.max_file_size // 4)
-            ):
-                self._appender.renew()
-            self._living.drop_dead()
-            self._move_living()
-            self._folder.commit()
-            self._living.drop_dead()
+            self._reclaimer.reclaim()
             make_reserve(self.path)
-
-    def _move_living(self) -> None:
-        most = self.max_file_size
-        self._appender.spare_files = 1
-        try:
-            for number in [number for number in self._living.sealed_numbers() if self._living.is_half_dead(number)]:
-                size = self._living.living_bytes(number)
-                if size <= most and room(self.path) > 2 * size:
-                    self._folder.trusting(lambda number=number: self._copy_living(number))  # type: ignore[misc]
-                    most -= size
-        finally:
-            self._appender.spare_files = 0
-
-    def _copy_living(self, number: int) -> None:
-        self._append((row.kind, key, value) for key, row, value in self._read_living(number))
-
-    def _read_living(self, number: int) -> Iterator[tuple[bytes, Row, bytes]]:
-        for key, row in self._living.of(number):
-            try:
-                yield key, row, self.read(key, row) if row.kind == VALUE else b""
-            except CorruptData:
-                pass  # it stays where it is, and so does its segment
 
     def close(self) -> None:
         """Let go of everything; may be called again."""
@@ -297,10 +244,6 @@ class Segments:
             except OSError:
                 pass  # something else lies there
             self.close()
-
-
-def _shown(key: bytes) -> str:
-    return key.replace(b"\0", b"/").decode("ascii", "backslashreplace")
 
 
 def _batched(keys: Iterable[bytes], count: int) -> Iterator[list[bytes]]:
