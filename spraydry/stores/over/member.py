@@ -98,12 +98,6 @@ class Member:
         self._silent = False
         self._kind: type[StoreError] = StoreUnavailable
 
-    def open_with(self, store: Store) -> None:
-        """Give it a store: it could be opened after all."""
-        self.store, self.error, self._kind = store, None, StoreUnavailable
-        self._out_until_s = self._no_room_until_s = -math.inf
-        self._silent = False
-
     # -- what it is like
 
     @property
@@ -192,6 +186,12 @@ class Member:
             raise self._named(error) from None
         self.error, self._silent = None, False
         return answer
+
+    def write_in_order(self, do: Callable[[Store], T]) -> T:
+        """As `write`; StoreUnavailable, without trying, where what it missed before must be done first."""
+        if not self.up or self.waiting:
+            raise StoreUnavailable(f"{self.name}: {self.error or 'older values wait for it'}")
+        return self.write(do)
 
     def failed(self, error: Exception) -> None:
         """Take note of what it raised: it is left out for a while, or only not written to."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from spraydry.errors import CorruptData, DictionaryMissing, StoreError, StoreUna
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row
-from spraydry.stores.base import Store
+from spraydry.stores.base import Store, Stored
 from spraydry.stores.over.member import Member
 from spraydry.stores.over.placement import Copies, rank
 
@@ -129,6 +130,28 @@ class Reader:
             inline,
         )
         return Read(value, absent, damaged)
+
+    def merged(self, namespace: str, after: str, members: Sequence[Member]) -> Iterator[Stored]:
+        """What members list, each name once; where one fails, the rest of it is left out. Raises StoreUnavailable when
+        all do."""
+        silent: list[str] = []
+
+        def listing(member: Member) -> Iterator[Stored]:
+            try:
+                for stored in member.list(namespace, after):
+                    if namespace == "index":
+                        self.note_run(stored.name, member)
+                    yield stored
+            except (StoreError, CorruptData) as error:
+                silent.append(str(error))
+
+        before = None
+        for stored in heapq.merge(*map(listing, members), key=lambda stored: stored.name):
+            if stored.name != before:
+                yield stored
+            before = stored.name
+        if silent and len(silent) == len(members):
+            raise StoreUnavailable(f"no store answers that could list {namespace}: {'; '.join(silent)}")
 
     def repair(self, namespace: str, name: str, read: Read) -> None:
         """Write a value back where it was damaged, or missing though it should be there: once, and only if that can be
