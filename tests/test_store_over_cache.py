@@ -17,13 +17,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from spraydry.errors import CorruptData, StoreUnavailable, UsageError, ValueNotFound
+from spraydry.errors import CorruptData, StoreFull, StoreUnavailable, UsageError, ValueNotFound
 from spraydry.format.digest import digest
 from spraydry.stores.base import Store, Stored, open_store
 from spraydry.stores.memory import MemoryStore
-from spraydry.stores.over import cache as cache_module
 from spraydry.stores.over.ages import GUESS, Ages
-from spraydry.stores.over.cache import CACHED, Cache
+from spraydry.stores.over.cache import Cache
+from spraydry.stores.over.limited import CACHED
 from spraydry.stores.over.meter import Meter
 from tests.faulty_store import FaultyStore
 
@@ -92,6 +92,24 @@ def test_what_changes_is_not_cached() -> None:
         assert dict(store.get_many(namespace, [name_of(1)])) == {name_of(1): b"changed"}
     store.put("frames", "a", b"not a digest")
     assert store.get("frames", "a") == b"not a digest" and cached(local) == set()
+
+
+def test_past_the_cache() -> None:
+    slow, local = filled(3), MemoryStore()
+    store = Cache(slow, local, 1 << 20)
+    store.get("frames", name_of(0))
+    slow.inner.put("frames", name_of(0), b"damaged")
+    slow.inner.delete("frames", [name_of(1)])
+    with store.uncached():
+        with store.uncached():
+            assert store.get("frames", name_of(0)) == b"damaged"
+        assert dict(store.get_many("frames", [name_of(0), name_of(1), name_of(2)])) == {
+            name_of(0): b"damaged",
+            name_of(1): None,
+            name_of(2): value_of(2),
+        }
+    assert cached(local) == {name_of(0)}  # what is only checked drives nothing out
+    assert store.get("frames", name_of(0)) == value_of(0)
 
 
 def test_ranges() -> None:
@@ -224,7 +242,7 @@ def test_a_listing_that_breaks_off_is_no_count() -> None:
         store.get("frames", name_of(number))
         store._no_writes_before = 0.0
         assert held_bytes(local) <= 100 * SIZE
-    assert store.trouble == "gone" and local.after == 0
+    assert store.limited.trouble == "gone" and local.after == 0
 
 
 def test_values_on_their_way_count() -> None:
@@ -233,7 +251,7 @@ def test_values_on_their_way_count() -> None:
     large = [(name_of(500 + number), value_of(500 + number)) for number in range(40)]
     local.next("hang")
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(store._keep, "frames", large)
+        writing = pool.submit(store.limited.keep, "frames", large)
         assert local.hanging.acquire(timeout=10)
         for number in range(70):
             store.get("frames", name_of(number))  # a round of the listing ends without those that are being written
@@ -347,7 +365,7 @@ def test_broken_from_the_start_and_on_the_way() -> None:
     slow, local = filled(50), FaultyStore(MemoryStore())
     local.rates["down"] = 1.0
     store = Cache(slow, local, 100 * SIZE)
-    assert store.trouble is not None and "cannot be reached" in store.trouble
+    assert store.limited.trouble is not None and "cannot be reached" in store.limited.trouble
 
     def read() -> None:
         for number in range(50):
@@ -359,13 +377,13 @@ def test_broken_from_the_start_and_on_the_way() -> None:
 
     read()
     assert local.calls.total() < 10  # it is left alone for a while
-    store._no_reads_before = store._no_writes_before = 0.0
+    store.limited._no_reads_before = store.limited._no_writes_before = 0.0
     local.heal()
     read()
     assert len(cached(local)) == 50
     for fault in ("down", "throttle", "disconnect", "truncate", "alter", "read_only", "lost_answer", "full"):
         local.rates = {fault: 0.5}
-        store._no_reads_before = store._no_writes_before = 0.0
+        store.limited._no_reads_before = store.limited._no_writes_before = 0.0
         read()
         assert local.faults[fault]
     slow.rates["down"] = 1.0
@@ -382,7 +400,7 @@ def test_a_full_disk_makes_it_smaller(noticed: str) -> None:
         def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
             for name, value in values:
                 if namespace == noticed and self.stat().bytes + len(value) > 40 * SIZE:
-                    raise cache_module.StoreFull("no room is left")
+                    raise StoreFull("no room is left")
                 super().put_many(namespace, [(name, value)])
 
     slow, local = filled(200), Small()
@@ -390,8 +408,8 @@ def test_a_full_disk_makes_it_smaller(noticed: str) -> None:
     for number in range(200):
         for wanted in (number, number % 10):
             assert store.get("frames", name_of(wanted)) == value_of(wanted)
-    assert store.trouble == "no room is left" and 25 * SIZE < store.limit_bytes < 40 * SIZE
-    assert 20 * SIZE < held_bytes(local) <= store.limit_bytes
+    assert store.limited.trouble == "no room is left" and 25 * SIZE < store.limited.limit_bytes < 40 * SIZE
+    assert 20 * SIZE < held_bytes(local) <= store.limited.limit_bytes
     assert cached(local) >= {name_of(number) for number in range(10)}
     assert slow.calls["get"] < 240
 
@@ -402,7 +420,7 @@ def test_a_cache_that_cannot_be_written() -> None:
     store = Cache(slow, MemoryStore(values, read_only=True), 1 << 20)
     for _ in range(2):
         assert [store.get("frames", name_of(number)) for number in range(3)] == [value_of(n) for n in range(3)]
-    assert slow.calls["get"] == 4 and store.trouble is None
+    assert slow.calls["get"] == 4 and store.limited.trouble is None
     store.close()
 
 
@@ -497,7 +515,7 @@ print("ready", flush=True)
 for _ in range(reads):
     name = rng.choice(names)
     assert digest(store.get("frames", name)).hex() == name
-print("trouble:", store.trouble)
+print("trouble:", store.limited.trouble)
 store.close()
 """
 
@@ -532,7 +550,7 @@ def test_processes_share_it(places: tuple[str, str]) -> None:
     store = Cache(open_store(places[0]), local, 100 * SIZE)
     for number in range(300):
         assert store.get("frames", name_of(number)) == value_of(number)
-    assert held_bytes(local) <= 100 * SIZE and store.trouble is None
+    assert held_bytes(local) <= 100 * SIZE and store.limited.trouble is None
     store.close()
 
 
@@ -552,5 +570,5 @@ def test_killed_while_writing(places: tuple[str, str]) -> None:
         assert all(digest(local.get("frames", name)).hex() == name for name in before)
         for number in rng.sample(range(300), 20):
             assert store.get("frames", name_of(number)) == value_of(number)
-        assert 0 < held_bytes(local) <= 100 * SIZE and store.trouble is None
+        assert 0 < held_bytes(local) <= 100 * SIZE and store.limited.trouble is None
         store.close()

@@ -477,7 +477,7 @@ def test_a_member_that_could_not_be_opened() -> None:
     new = dict(frame(number) for number in range(20, 40))
     spread.put_many("frames", new.items())
     assert spread.waiting > 0
-    spread.open_member("b", stores["b"])
+    spread = Spread([members[0], Member("b", id_of("b"), stores["b"])], "a", Copies(1), whole.queues)
     spread.flush()
     assert spread.waiting == 0 and spread.complete
     assert all(spread.get("frames", name) == value for name, value in (values | new).items())

@@ -136,6 +136,50 @@ def test_a_member_with_what_it_lacks(home: Path, spraydry: Run, source: Path) ->
         repository.open_file("source:large.bin").read()
 
 
+def frames_of(store: Path) -> list[Path]:
+    return sorted(path for path in (store / "frames").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("fault", ["cut", "altered", "gone"])
+def test_verify_and_heal_look_behind_a_cache(home: Path, spraydry: Run, source: Path, fault: str) -> None:
+    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    spraydry("ingest", source)
+    spraydry("store", "add", f"dir:{home}/b", "--cache", f"dir:{home}/cache")
+    spraydry("store", "weight", "main", "0")
+    spraydry("ingest", source, "--root", "other", "--chunker", "fixed:size=64K")
+    spraydry("restore", "other:large.bin", home / f"out-{os.urandom(4).hex()}")  # the cache has it all
+    frame = max(frames_of(home / "b"), key=lambda path: path.stat().st_size)
+    whole = frame.read_bytes()
+    assert frame.name in {path.name for path in frames_of(home / "cache")}
+    frame.unlink()
+    if fault != "gone":
+        frame.write_bytes(whole[:-100] if fault == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    spraydry("restore", "other:large.bin", home / f"out-{os.urandom(4).hex()}")
+    _, out, _ = spraydry("verify", "--json", code=6)
+    assert [one["frame"] for one in json.loads(out)["damaged_frames"]] == [frame.name]
+    frame.write_bytes(whole)
+    spraydry("verify")
+    spraydry("store", "weight", "main", "1")
+    spraydry("store", "copies", "2")
+    spraydry("heal")
+    assert (home / "a" / frame.relative_to(home / "b")).read_bytes() == whole
+    if fault != "altered":  # heal reads what is of another size, or about to be the only copy
+        if fault == "gone":
+            frame.unlink()
+        else:
+            frame.write_bytes(whole[:-100])
+        _, out, _ = spraydry("heal", "--json")
+        done = json.loads(out)
+        assert (done["replaced"], done["copied"]) == ((1, 0) if fault == "cut" else (0, 1))
+    else:
+        frame.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        spraydry("store", "weight", "main", "0")
+        spraydry("heal")
+        assert not frames_of(home / "a")
+    assert frame.read_bytes() == whole
+    spraydry("verify")
+
+
 def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
     spraydry("init", "--copies", "2", code=2)
     spraydry("ingest", source)

@@ -15,6 +15,9 @@ def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, j
     then walks all versions down to the digest of each file. Damage is told with
     the paths that need what is damaged, and the exit code is 6.
 
+    Caches in front of stores are passed by, and not checked: what they give is
+    compared with its name whenever it is read, and fetched again if it differs.
+
     For example:
         spraydry verify
         spraydry verify --sample 5% --seed 7    # a twentieth of the frames

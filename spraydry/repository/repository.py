@@ -184,7 +184,7 @@ class Repository:
         what the index runs say, so that an error can name them; nothing is deduplicated against them.
         """
         self._check_complete()
-        with self.batch():
+        with self.store.uncached(), self.batch():
             self.catalog.clear()
             self.damaged_runs.clear()
             count = 0

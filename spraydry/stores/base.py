@@ -174,6 +174,10 @@ class Store(ABC):
         """What is written inside becomes durable at its end: at once where the store can (SQLite), else one by one."""
         return nullcontext()
 
+    def uncached(self) -> AbstractContextManager[object]:
+        """Inside, reads say what the store itself holds, not what a cache in front of it has kept."""
+        return nullcontext()
+
     def flush(self) -> None:
         """Called after a commit: tidy what writing left behind (SQLite: fold the write-ahead log into the file)."""
 

@@ -55,10 +55,16 @@ def verify(
 ) -> Verified:
     """Check a repository: every frame against its name, its chunks and the catalog, then every version, down to the
     digest of each file. With `sample` (0 to 1) that part of the frames, chosen by `seed`, and versions only if there is
-    damage to attribute. Writes nothing. Raises UsageError, StoreUnavailable.
+    damage to attribute. Caches are passed by: what they hold is compared with its name whenever it is read. Writes
+    nothing. Raises UsageError, StoreUnavailable.
     """
     if sample is not None and not 0 < sample <= 1:
         raise UsageError(f"a sample is a part of the frames, above 0% and up to 100%, not {sample:.0%}")
+    with repository.store.uncached():
+        return _verify(repository, sample, seed, report)
+
+
+def _verify(repository: Repository, sample: float | None, seed: int, report: Report) -> Verified:
     result = Verified(1.0 if sample is None else sample)
     total = int(sum(usage.stored for usage in repository.catalog.usage()) * result.fraction)
     bad: set[bytes] = set()

@@ -76,6 +76,11 @@ def rebalance(spread: Spread, report: Report = lambda healed: None) -> Healed:
 def _bring(spread: Spread, policy: Policy, report: Report) -> Healed:
     if spread.read_only:
         raise StoreReadOnly("the repository was opened for reading only")
+    with spread.uncached():
+        return _bring_uncached(spread, policy, report)
+
+
+def _bring_uncached(spread: Spread, policy: Policy, report: Report) -> Healed:
     healed = Healed(delivered=spread.deliver())
     members = []
     for member in spread.members:

@@ -55,6 +55,9 @@ class Passing(Store):
     def batch(self) -> AbstractContextManager[object]:
         return self.inner.batch()
 
+    def uncached(self) -> AbstractContextManager[object]:
+        return self.inner.uncached()
+
     def flush(self) -> None:
         self.inner.flush()
 

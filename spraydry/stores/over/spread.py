@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from spraydry.errors import CorruptData, StoreError, StoreReadOnly, StoreUnavailable, UsageError, ValueNotFound
 from spraydry.stores.base import NAMESPACES, Stat, Store, Stored, Traits, check_key, check_namespace, check_range
@@ -57,16 +57,6 @@ class Spread(Store):
         self._placed = Placed(self.members, copies, self._reader, self._placer, self._batches)
         self._owned = Owned(self.members, self.owner, self._reader, self._placer, self._batches)
         self._closed = False
-        self._describe()
-
-    def member(self, name: str) -> Member:
-        """The member of that name. Raises UsageError."""
-        for member in self.members:
-            if member.name == name:
-                return member
-        raise UsageError(f"no store is called {name!r} (there are: {', '.join(one.name for one in self.members)})")
-
-    def _describe(self) -> None:
         traits = [member.store.traits for member in self.members if member.store is not None]
         self.read_only = self.owner.store is not None and self.owner.store.read_only
         self.lasting = any(member.store is None or member.store.lasting for member in self.members)
@@ -75,6 +65,13 @@ class Spread(Store):
             max((each.round_trip_s for each in traits), default=0.0),
             self.owner.store is None or self.owner.store.traits.atomic_create,
         )
+
+    def member(self, name: str) -> Member:
+        """The member of that name. Raises UsageError."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise UsageError(f"no store is called {name!r} (there are: {', '.join(one.name for one in self.members)})")
 
     # -- how it is
 
@@ -181,6 +178,14 @@ class Spread(Store):
             super().move(namespace, name, to_namespace, to)
 
     # -- the whole
+
+    @contextmanager
+    def uncached(self) -> Iterator[object]:
+        with ExitStack() as stack:
+            for member in self.members:
+                if member.store is not None:
+                    stack.enter_context(member.store.uncached())
+            yield None
 
     def stat(self) -> Stat:
         """Each value counts once; the room is for values with the default number of copies. `stats` says how full each
