@@ -145,7 +145,7 @@ def test_verify_and_heal_look_behind_a_cache(home: Path, spraydry: Run, source: 
     (source / "large.bin").write_bytes(os.urandom(5 << 20))
     spraydry("ingest", source)
     spraydry("store", "add", f"dir:{home}/b", "--cache", f"dir:{home}/cache")
-    spraydry("store", "weight", "main", "0")
+    spraydry("store", "set", "main", "--weight", "0")
     spraydry("ingest", source, "--root", "other", "--chunker", "fixed:size=64K")
     spraydry("restore", "other:large.bin", home / f"out-{os.urandom(4).hex()}")  # the cache has it all
     frame = max(frames_of(home / "b"), key=lambda path: path.stat().st_size)
@@ -159,7 +159,7 @@ def test_verify_and_heal_look_behind_a_cache(home: Path, spraydry: Run, source: 
     assert [one["frame"] for one in json.loads(out)["damaged_frames"]] == [frame.name]
     frame.write_bytes(whole)
     spraydry("verify")
-    spraydry("store", "weight", "main", "1")
+    spraydry("store", "set", "main", "--weight", "1")
     spraydry("store", "copies", "2")
     spraydry("heal")
     assert (home / "a" / frame.relative_to(home / "b")).read_bytes() == whole
@@ -173,7 +173,7 @@ def test_verify_and_heal_look_behind_a_cache(home: Path, spraydry: Run, source: 
         assert (done["replaced"], done["copied"]) == ((1, 0) if fault == "cut" else (0, 1))
     else:
         frame.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        spraydry("store", "weight", "main", "0")
+        spraydry("store", "set", "main", "--weight", "0")
         spraydry("heal")
         assert not frames_of(home / "a")
     assert frame.read_bytes() == whole
@@ -192,10 +192,10 @@ def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
     assert "another repository" in err
     _, _, err = spraydry("store", "add", f"dir:{home}/a", code=2)
     assert "already" in err
-    _, _, err = spraydry("store", "weight", "mian", "1", code=2)
+    _, _, err = spraydry("store", "set", "mian", "--weight", "1", code=2)
     assert "main" in err
     spraydry("store", "add", f"dir:{home}/b")
-    for wrong in (("weight", "b", "-1"), ("copies", "0"), ("copies", "--of", "tree"), ("promote", "main")):
+    for wrong in (("set", "b", "--weight", "-1"), ("copies", "0"), ("copies", "--of", "tree"), ("promote", "main")):
         spraydry("store", *wrong, code=2)
     spraydry("store", "add", "gopher://x", code=2)
     check(home, source)

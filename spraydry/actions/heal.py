@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from spraydry.actions.progress import Done, Report, unheard
+from spraydry.actions.stores import configuration_of, save, with_options
 from spraydry.errors import UsageError
 from spraydry.repository.repository import Repository
 from spraydry.stores.over import heal as spreads
@@ -12,24 +11,41 @@ from spraydry.stores.over.indexes import Healed
 from spraydry.stores.over.spread import Spread
 
 
-def heal(repository: Repository, progress: Report = unheard) -> Healed:
-    """Deliver what stores missed, replace damaged and missing copies, empty the drained stores. Raises UsageError for a
-    repository on one store, StoreError."""
-    return _run(repository, spreads.heal, progress)
+def heal(repository: Repository, progress: Report = unheard, *, dry_run: bool = False) -> Healed:
+    """Deliver what stores missed, replace damaged and missing copies, empty the drained stores; with `dry_run` only
+    count. Raises UsageError for a repository on one store, StoreError."""
+    spread = _spread(repository)
+    return spreads.plan_heal(spread, _told(progress)) if dry_run else spreads.heal(spread, _told(progress))
 
 
-def rebalance(repository: Repository, progress: Report = unheard) -> Healed:
+def rebalance(repository: Repository, progress: Report = unheard, *, dry_run: bool = False) -> Healed:
     """As `heal`, and move frames until each store has its share."""
-    return _run(repository, spreads.rebalance, progress)
+    spread = _spread(repository)
+    return spreads.plan_rebalance(spread, _told(progress)) if dry_run else spreads.rebalance(spread, _told(progress))
 
 
-def _run(repository: Repository, work: Callable[[Spread, spreads.Report], Healed], progress: Report) -> Healed:
-    spread = repository.opened.spread
-    if spread is None:
-        raise UsageError("the repository lies on one store: `spraydry verify` checks what is there")
+def drain(repository: Repository, name: str, progress: Report = unheard, *, dry_run: bool = False) -> Healed:
+    """Give a store weight 0, and `heal`."""
+    configuration, spread = configuration_of(repository), _spread(repository)
+    if configuration.entry(name).weight:
+        drained = with_options(repository, name, {"weight": 0.0})
+        if not dry_run:
+            save(repository, drained)
+    spread.member(name).weight = 0.0
+    return heal(repository, progress, dry_run=dry_run)
 
+
+def _spread(repository: Repository) -> Spread:
+    if repository.opened.spread is None:
+        raise UsageError(
+            "the repository lies on one store: `spraydry verify` checks what is there, `spraydry store add` adds one"
+        )
+    return repository.opened.spread
+
+
+def _told(progress: Report) -> spreads.Report:
     def report(done: Healed) -> None:
         total = round(done.checked / done.fraction) if done.fraction > 0.001 else None
         progress(Done("looking at copies", done.checked, done.copied_bytes, total))
 
-    return work(spread, report)
+    return report

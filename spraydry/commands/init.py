@@ -23,29 +23,45 @@ def init(*stores: str, copies: int = 1, json: bool = False) -> None:
     json
         Print one JSON document.
     """
-    from spraydry.actions.stores import add_store, change_copies, configuration_of
+    from spraydry.actions.joining import absolute, add_store
+    from spraydry.actions.stores import configuration_of, save, with_copies
     from spraydry.commands import terminal
     from spraydry.commands.session import open_repository, repository_url
-    from spraydry.errors import StoreNotFound, UsageError
+    from spraydry.errors import SprayDryError, StoreNotFound, UsageError
     from spraydry.repository.places import forget
 
-    if copies > 1 + len(stores):
-        raise UsageError(f"--copies {copies}: there are only {terminal.plural(1 + len(stores), 'store')}")
+    number, main = 1 + len(stores), repository_url()
+    if copies < 1:
+        raise UsageError(f"--copies {copies}: each frame needs at least one")
+    if copies > number:
+        named = "is only one store" if number == 1 else f"are only {number} stores"
+        raise UsageError(
+            f"--copies {copies}: there {named}; name more of them: spraydry init URL ... --copies {copies}"
+        )
+    if len({absolute(url) for url in (main, *stores)}) < number:
+        raise UsageError("two of the stores are the same: each copy is to lie on another one")
     try:
         open_repository().close()
     except StoreNotFound:
         pass
     else:
-        raise UsageError(f"there is a repository at {repository_url()} already: `spraydry store add URL` adds a store")
-    forget(repository_url())
+        raise UsageError(f"there is a repository at {main} already: `spraydry store add URL` adds a store")
+    forget(main)
     with open_repository(create=True, read_only=False) as repository:
         configuration = configuration_of(repository)
     for url in stores:
         with open_repository(read_only=False) as repository:
-            configuration = add_store(repository, url, {})
+            try:
+                configuration = add_store(repository, configuration_of(repository), url, {})
+                save(repository, configuration)
+            except SprayDryError as error:
+                there = ", ".join(one.name for one in configuration.store)
+                error.args = (f"{error}; the repository is there without it ({there}): `spraydry store add` adds it",)
+                raise
     if copies > 1:
         with open_repository(read_only=False) as repository:
-            configuration = change_copies(repository, copies, {})
+            configuration = with_copies(repository, copies, {})
+            save(repository, configuration)
     if json:
         terminal.print_json({"stores": [one.url for one in configuration.store], "copies": configuration.copies})
         return

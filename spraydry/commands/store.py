@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-if TYPE_CHECKING:
-    from spraydry.actions.stores import StoreState
-    from spraydry.repository.configuration import Configuration
+from spraydry.commands.moving import drain, rebalance
 
-_BAR = 12
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spraydry.repository.configuration import Configuration
+    from spraydry.repository.repository import Repository
 
 store = App(
     name="store",
-    help="""Look at, add, weigh and remove the stores a repository lies on.
+    help="""Look at, add, change and remove the stores a repository lies on.
 
 New frames go to the stores by weight; what is there stays where it is, until
 `rebalance` moves it. One of the stores owns the log.
@@ -22,6 +24,7 @@ New frames go to the stores by weight; what is there stays where it is, until
 For example:
     spraydry store list
     spraydry store add s3://bucket/photos --weight 2
+    spraydry store set photos --cache /var/cache/photos --up 2M
     spraydry store drain old && spraydry store remove old""",
     help_format="plaintext",
 )
@@ -31,6 +34,9 @@ For example:
 def show(*, json: bool = False) -> None:
     """Show the stores: what each holds, how full it is, whether it answers.
 
+    For example:
+        spraydry store list
+
     Parameters
     ----------
     json
@@ -38,39 +44,15 @@ def show(*, json: bool = False) -> None:
     """
     from spraydry.actions.stores import configuration_of, state_of
     from spraydry.commands import terminal
+    from spraydry.commands.listing import tell_stores
     from spraydry.commands.session import open_repository
 
     with open_repository() as repository:
         states, configuration = state_of(repository), configuration_of(repository)
     if json:
         terminal.print_json_list(states)
-        return
-    terminal.table(("store", "weight", "values", "holds", "free", "full", "url"), map(_row, states), right=(1, 2, 3, 4))
-    for one in states:
-        if one.trouble is not None:
-            terminal.warn(f"{one.name} does not answer: {one.trouble}")
-        if one.waiting:
-            terminal.line(f"{one.name} missed {terminal.plural(one.waiting, 'value')}, which it gets when it is back")
-    classes = "".join(f", {number} of {key}" for key, number in sorted(configuration.copies_of.items()))
-    terminal.line(f"copies of each frame: {configuration.copies}{classes}; * owns the log")
-
-
-def _row(state: StoreState) -> tuple[str, ...]:
-    from spraydry.commands import terminal
-
-    full = ""
-    if state.bytes is not None and state.free_bytes is not None:
-        share = state.bytes / max(state.bytes + state.free_bytes, 1)
-        full = f"{'#' * round(share * _BAR):-<{_BAR}} {share:.0%}"
-    return (
-        state.name + "*" * state.owner,
-        f"{state.weight:g}",
-        "-" if state.values is None else f"{state.values:,}",
-        "-" if state.bytes is None else terminal.size(state.bytes),
-        "-" if state.free_bytes is None else terminal.size(state.free_bytes),
-        full,
-        terminal.printable(state.url),
-    )
+    else:
+        tell_stores(states, configuration)
 
 
 @store.command
@@ -85,12 +67,13 @@ def add(
     up: str = "",
     down: str = "",
     latency_ms: float = 0.0,
+    json: bool = False,
 ) -> None:
     """Let new frames go to one more store.
 
     For example:
         spraydry store add dir:/mnt/disk2/photos
-        spraydry store add sftp://me@host/srv/photos --cache dir:/var/cache/photos --up 2M
+        spraydry store add sftp://me@host/photos --cache dir:/var/cache/p --up 2M
 
     Parameters
     ----------
@@ -101,68 +84,112 @@ def add(
     weight
         Its share of new frames, beside the weights of the others.
     cache
-        A local store that keeps what is read from this one.
+        A store on this machine that keeps what is read from this one.
     cache_size
-        How much the cache may hold.
+        How much the cache may hold, such as 10G.
     up
-        The most bytes a second to send to it.
+        The most bytes a second to send to it, such as 2M.
     down
         The most bytes a second to read from it.
     latency_ms
         Let every call take so much longer, to try how that is.
+    json
+        Print one JSON document: the list of stores as it is then.
     """
-    from spraydry.actions.stores import add_store
-    from spraydry.commands.session import open_repository
+    from spraydry.actions.joining import add_store
+    from spraydry.actions.stores import configuration_of
 
     options: dict[str, object] = {"weight": weight, "up": up, "down": down, "latency_ms": latency_ms}
     if cache:
         options |= {"cache": cache, "cache_size": cache_size}
-    with open_repository(read_only=False) as repository:
-        _changed(add_store(repository, url, options, name))
+    _change(lambda repository: add_store(repository, configuration_of(repository), url, options, name), False, json)
 
 
-@store.command
-def weight(name: str, weight: float, /) -> None:
-    """Give a store another share of new frames.
+@store.command(name="set")
+def change(
+    store: str,
+    /,
+    *,
+    name: str | None = None,
+    url: str | None = None,
+    weight: float | None = None,
+    cache: str | None = None,
+    cache_size: str | None = None,
+    up: str | None = None,
+    down: str | None = None,
+    latency_ms: float | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Change what a store is called, where it lies, its share, cache or limits.
+
+    What is not named stays as it is.
 
     For example:
-        spraydry store weight disk2 3
+        spraydry store set disk2 --weight 3
+        spraydry store set photos --cache /var/cache/photos --cache-size 20G
+        spraydry store set photos --up 2M --down none
+        spraydry store set disk2 --url dir:/mnt/new/photos    # after it was moved
 
     Parameters
     ----------
+    store
+        The store, by its name.
     name
-        The store.
-    weight
-        A number from 0 up; 0: it gets nothing new, and is still read.
-    """
-    from spraydry.actions.stores import change_store
-    from spraydry.commands.session import open_repository
-
-    with open_repository(read_only=False) as repository:
-        _changed(change_store(repository, name, {"weight": weight}))
-
-
-@store.command
-def url(name: str, url: str, /) -> None:
-    """Tell where a store lies now, that was moved.
-
-    Parameters
-    ----------
-    name
-        The store.
+        What to call it from now on.
     url
-        Its new URL.
+        Where it lies now; it is looked whether it does.
+    weight
+        Its share of new frames; 0: it gets nothing new, and is still read.
+    cache
+        A store on this machine that keeps what is read from this one; none: no cache.
+    cache_size
+        How much the cache may hold, such as 10G.
+    up
+        The most bytes a second to send to it, such as 2M; none: no limit.
+    down
+        The most bytes a second to read from it; none: no limit.
+    latency_ms
+        Let every call take so much longer, to try how that is; 0: no longer.
+    dry_run
+        Only tell what would be changed.
+    json
+        Print one JSON document: the list of stores as it is then.
     """
-    from spraydry.actions.stores import absolute, change_store
-    from spraydry.commands.session import open_repository
+    from spraydry.actions.stores import make_cache, with_options
+    from spraydry.errors import UsageError
 
-    with open_repository(read_only=False) as repository:
-        _changed(change_store(repository, name, {"url": absolute(url)}))
+    given = {
+        "name": name,
+        "url": url,
+        "weight": weight,
+        "cache": cache,
+        "cache_size": cache_size,
+        "up": up,
+        "down": down,
+        "latency_ms": latency_ms,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    if not options:
+        raise UsageError(f"say what to change: `spraydry store set {store} --weight 2`, or --help")
+
+    def made(repository: Repository) -> Configuration:
+        changed = with_options(repository, store, options)
+        if cache is not None and not dry_run:
+            make_cache(changed, name or store)
+        return changed
+
+    _change(made, dry_run, json)
 
 
 @store.command
 def copies(
-    number: int | None = None, /, *, of: Annotated[list[str] | None, Parameter(name="--of", negative=())] = None
+    number: int | None = None,
+    /,
+    *,
+    of: Annotated[list[str] | None, Parameter(name="--of", negative=())] = None,
+    dry_run: bool = False,
+    json: bool = False,
 ) -> None:
     """Set on how many stores each frame is to lie; `spraydry heal` makes it so.
 
@@ -176,9 +203,12 @@ def copies(
         Of frames of all classes.
     of
         CLASS=NUMBER, of frames of one class; 0: as of the others.
+    dry_run
+        Only tell what would be changed.
+    json
+        Print one JSON document: the list of stores as it is then.
     """
-    from spraydry.actions.stores import change_copies
-    from spraydry.commands.session import open_repository
+    from spraydry.actions.stores import with_copies
     from spraydry.errors import UsageError
 
     by_class = {}
@@ -187,54 +217,20 @@ def copies(
         if not equals or not count.isdecimal():
             raise UsageError(f"--of {one}: write CLASS=NUMBER, such as tree=2")
         by_class[key] = int(count)
-    with open_repository(read_only=False) as repository:
-        _changed(change_copies(repository, number, by_class))
+    _change(lambda repository: with_copies(repository, number, by_class), dry_run, json)
+
+
+store.command(drain)
+store.command(rebalance)
 
 
 @store.command
-def drain(name: str, /, *, json: bool = False) -> int:
-    """Bring all that lies on a store to the others, and give it nothing new.
-
-    Parameters
-    ----------
-    name
-        The store.
-    json
-        Print one JSON document.
-    """
-    from spraydry.actions.heal import heal
-    from spraydry.actions.stores import change_store
-    from spraydry.commands.heal import tell
-    from spraydry.commands.progress import Progress
-    from spraydry.commands.session import open_repository
-
-    with open_repository(read_only=False) as repository:
-        change_store(repository, name, {"weight": 0.0})
-    with open_repository(read_only=False) as repository, Progress(quiet=json) as progress:
-        return tell(heal(repository, progress), json)
-
-
-@store.command
-def rebalance(*, json: bool = False) -> int:
-    """Move frames until each store has its share by weight.
-
-    Parameters
-    ----------
-    json
-        Print one JSON document.
-    """
-    from spraydry.actions.heal import rebalance as action
-    from spraydry.commands.heal import tell
-    from spraydry.commands.progress import Progress
-    from spraydry.commands.session import open_repository
-
-    with open_repository(read_only=False) as repository, Progress(quiet=json) as progress:
-        return tell(action(repository, progress), json)
-
-
-@store.command
-def remove(name: str, /, *, lost: bool = False) -> None:
+def remove(name: str, /, *, lost: bool = False, dry_run: bool = False, json: bool = False) -> None:
     """Take a store off the list, after it was drained.
+
+    For example:
+        spraydry store remove old
+        spraydry store remove broken --lost
 
     Parameters
     ----------
@@ -242,19 +238,27 @@ def remove(name: str, /, *, lost: bool = False) -> None:
         The store.
     lost
         It is gone for good: what only it had is lost.
+    dry_run
+        Only tell what would be changed.
+    json
+        Print one JSON document: the list of stores as it is then.
     """
-    from spraydry.actions.stores import remove_store
-    from spraydry.commands.session import open_repository
+    from spraydry.actions.stores import without_store
 
-    with open_repository(read_only=False) as repository:
-        _changed(remove_store(repository, name, lost))
+    _change(lambda repository: without_store(repository, name, lost), dry_run, json, lost)
 
 
 @store.command
-def promote(name: str, /, *, lost: bool = False) -> None:
+def promote(name: str, /, *, lost: bool = False, dry_run: bool = False, json: bool = False) -> None:
     """Let another store own the log.
 
-    The repository's URL is then that of this store; the others find it too.
+    The repository's URL is then that of this store; the others find it too. It gets
+    all of the log that any store has. When the store that owned it is lost, name
+    another one with --repo.
+
+    For example:
+        spraydry store promote disk2
+        spraydry store promote disk2 --lost --repo dir:/mnt/disk2/photos
 
     Parameters
     ----------
@@ -262,18 +266,24 @@ def promote(name: str, /, *, lost: bool = False) -> None:
         The store.
     lost
         The one that owns it now is gone for good.
+    dry_run
+        Only tell what would be changed.
+    json
+        Print one JSON document: the list of stores as it is then.
     """
-    from spraydry.actions.stores import promote_store
+    from spraydry.actions.stores import with_owner
+
+    _change(lambda repository: with_owner(repository, name, lost), dry_run, json, lost)
+
+
+def _change(make: Callable[[Repository], Configuration], dry_run: bool, json: bool, lost: bool = False) -> None:
+    """Make the next list of stores, save it unless that is only tried, and tell what it changes."""
+    from spraydry.actions.stores import configuration_of, save
+    from spraydry.commands.listing import tell_change
     from spraydry.commands.session import open_repository
 
-    with open_repository(read_only=False) as repository:
-        _changed(promote_store(repository, name, lost))
-
-
-def _changed(configuration: Configuration) -> None:
-    from spraydry.commands import terminal
-
-    weights = ", ".join(
-        f"{one.name}{'*' * (one.name == configuration.owner)} {one.weight:g}" for one in configuration.store
-    )
-    terminal.line(f"stores and their weights: {weights}; copies: {configuration.copies}")
+    with open_repository(read_only=dry_run) as repository:
+        before, after = configuration_of(repository), make(repository)
+        if not dry_run:
+            save(repository, after, lost)
+    tell_change(before, after, dry_run, json)

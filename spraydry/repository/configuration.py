@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import msgspec
@@ -52,11 +53,9 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
                 return one
         raise UsageError(f"there is no store {name!r}; there are: {', '.join(one.name for one in self.store)}")
 
-    def with_entry(self, changed: StoreEntry) -> Configuration:
-        """The next configuration, in which the store of that name is as given, or added."""
-        known = any(one.name == changed.name for one in self.store)
-        stores = tuple(changed if one.name == changed.name else one for one in self.store)
-        return msgspec.structs.replace(self, number=self.number + 1, store=stores if known else (*stores, changed))
+    def with_stores(self, *stores: StoreEntry, **changes: object) -> Configuration:
+        """The next configuration, of these stores (none given: of the same), and with other fields changed."""
+        return msgspec.structs.replace(self, number=self.number + 1, store=stores or self.store, **changes)
 
 
 def decode(value: bytes) -> Configuration:
@@ -67,27 +66,43 @@ def decode(value: bytes) -> Configuration:
         found = msgspec.toml.decode(value, type=Configuration)
         check(found)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, UsageError) as error:
-        raise CorruptData(f"the list of stores in the repository's config cannot be read: {error}") from None
+        raise CorruptData(
+            f"the repository's list of stores (config/stores) cannot be read: {error} (mend it by hand, or name another"
+            " of the stores with --repo; if a newer spraydry wrote it, install that)"
+        ) from None
     return found
 
 
 def check(found: Configuration) -> None:
     """Raises UsageError for one that cannot be."""
-    names, ids = [one.name for one in found.store], [one.id for one in found.store]
-    if len(set(names)) < len(names) or len(set(ids)) < len(ids) or found.owner not in names:
-        raise UsageError("names and ids of stores must differ, and one of the stores must own the log")
-    for one in found.store:
-        if not _NAME.fullmatch(one.name):
-            raise UsageError(f"not a name for a store: {one.name!r} (letters, digits, and ._- within)")
-        if not _ID.fullmatch(one.id) or not one.url or not 0 <= one.weight <= 1e9 or one.latency_ms < 0:
-            raise UsageError(f"store {one.name}: a weight is a number from 0 up, an id 32 hexadecimal digits")
-        for size in (one.cache_size, one.up or "1", one.down or "1"):
-            parse_bytes(size)
-    copies = [found.copies, *found.copies_of.values()]
-    if not all(1 <= number <= 100 for number in copies):
-        raise UsageError("copies must be from 1 to 100")
     if found.number < 1:
-        raise UsageError("a configuration's number begins at 1")
+        raise UsageError("`number` begins at 1")
+    for copies in (found.copies, *found.copies_of.values()):
+        if not 1 <= copies <= 100:
+            raise UsageError(f"{copies} copies: the number must be from 1 to 100")
+    seen: set[str] = set()
+    for one in found.store:
+        _check_entry(one)
+        for what in {one.name, one.id} & seen:
+            raise UsageError(f"two stores have the name or id {what}")
+        seen |= {one.name, one.id}
+    found.entry(found.owner)
+
+
+def _check_entry(one: StoreEntry) -> None:
+    if not _NAME.fullmatch(one.name):
+        raise UsageError(f"not a name for a store: {one.name!r} (up to 64 letters, digits, and ._- within)")
+    if not _ID.fullmatch(one.id):
+        raise UsageError(f"{one.name}: an id has 32 hexadecimal digits, not {one.id!r}")
+    if not one.url:
+        raise UsageError(f"{one.name} has no url")
+    if not 0 <= one.weight <= 1e9:
+        raise UsageError(f"{one.name}: a weight is a number from 0 (nothing new goes there) up, not {one.weight:g}")
+    if not 0 <= one.latency_ms < math.inf:
+        raise UsageError(f"{one.name}: a latency is a number of milliseconds from 0 up, not {one.latency_ms:g}")
+    for field in ("cache_size", "up", "down"):
+        if (size := getattr(one, field)) and parse_bytes(size) < 1:
+            raise UsageError(f"{one.name}: {field.replace('_', ' ')} must be above 0")
 
 
 def encode(configuration: Configuration) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from spraydry.errors import SprayDryError, StoreError, StoreUnavailable, ValueNotFound
+from spraydry.errors import CorruptData, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format.chunker import parse_bytes
 from spraydry.repository.configuration import Configuration, StoreEntry, decode, encode
 from spraydry.repository.opening import STORES, Config, Opened, read_config
@@ -30,9 +30,10 @@ def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> O
         if not read_only:
             _spread_the_news(configuration, known.values())
         members = []
+        cache_troubles: dict[str, str] = {}
         for entry in configuration.store:
             store = known.get(entry.id)
-            ready = None if store is None else _over(store, entry)
+            ready = None if store is None else _over(store, entry, cache_troubles)
             members.append(Member(entry.name, bytes.fromhex(entry.id), ready, entry.weight, errors.get(entry.id)))
         copies = Copies(configuration.copies, {"dictionary": _EVERYWHERE} | configuration.copies_of)
         spread = Spread(members, configuration.owner, copies, _queues(members, config, read_only))
@@ -41,7 +42,7 @@ def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> O
             store.close()
         raise
     owner = known.get(configuration.entry(configuration.owner).id)
-    return Opened(spread, config, owner, spread, configuration)
+    return Opened(spread, config, owner, spread, configuration, cache_troubles=cache_troubles)
 
 
 def _newest(
@@ -73,8 +74,8 @@ def _spread_the_news(configuration: Configuration, stores: Iterable[Store]) -> N
             theirs = read_configuration(store)
             if not store.read_only and (theirs is None or theirs.number < configuration.number):
                 store.put("config", STORES, encode(configuration))
-        except StoreError:
-            continue  # the next time
+        except (StoreError, CorruptData):
+            continue  # the next time; a list that cannot be read may be a newer program's
 
 
 def _open_member(entry: StoreEntry, config: Config, read_only: bool) -> Store:
@@ -89,7 +90,7 @@ def _open_member(entry: StoreEntry, config: Config, read_only: bool) -> Store:
     return store
 
 
-def _over(store: Store, entry: StoreEntry) -> Store:
+def _over(store: Store, entry: StoreEntry, cache_troubles: dict[str, str]) -> Store:
     """A store with what belongs over it: trying again where it is far away, and what its entry asks for."""
     far = store.lasting and store.location() is None
     if entry.up or entry.down or entry.latency_ms:
@@ -98,7 +99,10 @@ def _over(store: Store, entry: StoreEntry) -> Store:
     if far:
         store = Retry(store)
     if entry.cache:
-        store = Cache(store, open_store(entry.cache, create=True), parse_bytes(entry.cache_size))
+        try:
+            store = Cache(store, open_store(entry.cache, create=True), parse_bytes(entry.cache_size))
+        except SprayDryError as error:  # nothing depends on it
+            cache_troubles[entry.name] = str(error)
     return store
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -36,7 +37,7 @@ class Config(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 class Opened(NamedTuple):
     """What a repository is made of: `store` with everything over it, `owner` the bare store that owns the log (None
     where it could not be opened), `spread` and `configuration` where there are several, `meter` where one was asked
-    for."""
+    for. `cache_troubles` says of stores, by name, why their caches could not be opened: they are used without."""
 
     store: Store
     config: Config
@@ -44,6 +45,7 @@ class Opened(NamedTuple):
     spread: Spread | None = None
     configuration: Configuration | None = None
     meter: Meter | None = None
+    cache_troubles: Mapping[str, str] = {}
 
 
 def open_at(url: str, *, create: bool = False, read_only: bool = False, metered: bool = False) -> Opened:

@@ -69,10 +69,10 @@ def test_the_text() -> None:
 
 def test_changes() -> None:
     one = configuration(MAIN)
-    two = one.with_entry(OTHER)
+    two = one.with_stores(MAIN, OTHER)
     assert (two.number, two.store) == (2, (MAIN, OTHER))
-    drained = two.with_entry(StoreEntry("main", MAIN.id, MAIN.url, weight=0))
-    assert (drained.number, [each.weight for each in drained.store]) == (3, [0, 2.5])
+    more = two.with_stores(copies=2)
+    assert (more.number, more.store, more.copies) == (3, two.store, 2)
     with pytest.raises(UsageError, match="main, other"):
         two.entry("mian")
 
@@ -91,6 +91,10 @@ def test_changes() -> None:
         configuration(StoreEntry("a", "0" * 32, "x", weight=-1)),
         configuration(StoreEntry("a", "0" * 32, "x", weight=float("nan"))),
         configuration(StoreEntry("a", "0" * 32, "x", up="fast")),
+        configuration(StoreEntry("a", "0" * 32, "x", down="0")),
+        configuration(StoreEntry("a", "0" * 32, "x", cache_size="-1")),
+        configuration(StoreEntry("a", "0" * 32, "x", latency_ms=float("inf"))),
+        configuration(MAIN, StoreEntry("other", MAIN.id, "x")),
     ],
 )
 def test_what_cannot_be_is_not_written(wrong: Configuration) -> None:

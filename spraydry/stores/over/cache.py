@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,9 @@ class Cache(Passing):
         self.inner.move(namespace, name, to_namespace, to)
         self.limited.forget(namespace, [name])
         self.limited.forget(to_namespace, [to])
+
+    def locations(self) -> builtins.list[str]:
+        return self.inner.locations() + self.limited.locations()
 
     def flush(self) -> None:
         self.inner.flush()

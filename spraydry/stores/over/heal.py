@@ -11,8 +11,8 @@ from typing import NamedTuple
 from spraydry.errors import CorruptData, StoreError, StoreReadOnly, ValueNotFound
 from spraydry.parallel import ordered_map
 from spraydry.stores.base import Store
-from spraydry.stores.over.copying import copy_log, copy_to
-from spraydry.stores.over.indexes import Classes, Healed, complete_index, reason_of
+from spraydry.stores.over.copying import Delivered, copy_log, copy_to
+from spraydry.stores.over.indexes import Classes, Healed, complete_index, read_index, reason_of
 from spraydry.stores.over.member import Member
 from spraydry.stores.over.placement import rank
 from spraydry.stores.over.reader import named_by_digest
@@ -80,14 +80,39 @@ def _bring(spread: Spread, policy: Policy, report: Report) -> Healed:
         return _bring_uncached(spread, policy, report)
 
 
+def plan_heal(spread: Spread, report: Report = lambda healed: None) -> Healed:
+    """What `heal` would do, from listings and the indexes; of copies that are damaged only those of another size than
+    the others are counted."""
+    return _plan(spread, keep_where_it_is, report)
+
+
+def plan_rebalance(spread: Spread, report: Report = lambda healed: None) -> Healed:
+    """What `rebalance` would do, told as by `plan_heal`."""
+    return _plan(spread, move_to_place, report)
+
+
+def _plan(spread: Spread, policy: Policy, report: Report) -> Healed:
+    healed = Healed(delivered=Delivered(values=spread.waiting))
+    with spread.uncached():
+        members = _answering(spread, healed)
+        classes = Classes(spread, [index for member in members for index in read_index(spread, member, healed)])
+        for namespace in ("dictionaries", "frames"):
+            _Run(spread, namespace, members, policy, classes.copies, healed, report).count()
+    healed.fraction = 1.0
+    report(healed)
+    return healed
+
+
+def _answering(spread: Spread, healed: Healed) -> list[Member]:
+    for member in spread.members:
+        if not member.up:
+            healed.fail(f"{member.name} does not answer: {member.error}", "")
+    return [member for member in spread.members if member.up]
+
+
 def _bring_uncached(spread: Spread, policy: Policy, report: Report) -> Healed:
     healed = Healed(delivered=spread.deliver())
-    members = []
-    for member in spread.members:
-        if member.up:
-            members.append(member)
-        else:
-            healed.fail(f"{member.name} does not answer: {member.error}", "")
+    members = _answering(spread, healed)
     indexes = [index for member in members for index in complete_index(spread, member, healed)]
     members = [member for member in members if member.up]  # one of them may have failed only now
     report(healed)
@@ -159,6 +184,22 @@ class _Run:
         except (StoreError, CorruptData) as error:
             self._healed.fail(f"{self._namespace} could not be listed to the end: {error}", "")
         self._write()
+
+    def count(self) -> None:
+        """Only note what `run` would do."""
+        healed = self._healed
+        try:
+            for number, plan in enumerate(self._plans()):
+                size = max(plan.holders.values())
+                healed.copied += len(plan.to)
+                healed.copied_bytes += size * len(plan.to)
+                healed.removed += len(plan.remove)
+                healed.removed_bytes += sum(plan.holders[member] for member in plan.remove)
+                healed.replaced += len(set(plan.holders.values())) > 1
+                if number % _REPORT_EVERY == 0:
+                    self._report(replace(healed))
+        except (StoreError, CorruptData) as error:
+            healed.fail(f"{self._namespace} could not be listed to the end: {error}", "")
 
     def _plans(self) -> Iterator[Plan]:
         """What to do with each value that has to be done something with; reads nothing but listings."""

@@ -100,21 +100,23 @@ class Classes:
         return max(found, default=self._copies.default)
 
 
+def read_index(spread: Spread, member: Member, healed: Healed) -> list[Index]:
+    """What the member's sound runs name; those that are damaged are counted as to be replaced."""
+    index = Index.empty(spread)
+    try:
+        healed.replaced += len(_read(spread, member, index))
+    except (StoreError, CorruptData) as error:
+        healed.fail(f"the index of {member.name} could not be read: {error}", "")
+    index.seal()
+    return [index]
+
+
 def complete_index(spread: Spread, member: Member, healed: Healed) -> list[Index]:
     """Let the member's sound runs name every frame it has; runs that are damaged there are removed then. What they
     named before, and what had to be added."""
     index, more = Index.empty(spread), Index.empty(spread)
-    damaged = []
     try:
-        for stored in member.list("index"):
-            try:
-                infos = _infos(member, stored.name)
-            except ValueNotFound:
-                continue  # merged meanwhile
-            except CorruptData:
-                damaged.append(stored.name)
-                continue
-            index.add(spread, infos)
+        damaged = _read(spread, member, index)
         index.seal()
         whole = _name_frames(spread, member, index, more, healed)
         if damaged and whole:
@@ -124,6 +126,21 @@ def complete_index(spread: Spread, member: Member, healed: Healed) -> list[Index
         healed.fail(f"the index of {member.name} could not be completed: {error}", "")
     more.seal()
     return [index, more]
+
+
+def _read(spread: Spread, member: Member, index: Index) -> list[str]:
+    """Add what the member's sound runs name; the names of those that are damaged."""
+    damaged = []
+    for stored in member.list("index"):
+        try:
+            infos = _infos(member, stored.name)
+        except ValueNotFound:
+            continue  # merged meanwhile
+        except CorruptData:
+            damaged.append(stored.name)
+            continue
+        index.add(spread, infos)
+    return damaged
 
 
 def _infos(member: Member, name: str) -> Sequence[FrameInfo]:

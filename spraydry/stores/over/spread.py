@@ -266,9 +266,8 @@ class Spread(Store):
         return self.owner.store.location() if self.owner.store and all(one.local for one in self.members) else None
 
     def locations(self) -> builtins.list[str]:
-        """The local paths where members lie, so that an ingest can leave them out."""
-        found = [member.store.location() for member in self.members if member.store is not None]
-        return [path for path in found if path is not None]
+        """The local paths where members and their caches lie, so that an ingest can leave them out."""
+        return [path for member in self.members if member.store is not None for path in member.store.locations()]
 
     def _usable(self) -> None:
         if self._closed:
