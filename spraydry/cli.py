@@ -175,7 +175,8 @@ def _meaning(error: BaseException) -> tuple[int, str]:
     if isinstance(error, errors.SprayDryError):
         return error.exit_code, str(error)
     if isinstance(error, CycloptsError):
-        verb = "".join(f"{name} " for name in error.command_chain or () if name in verbs())
+        chain = [name for name in error.command_chain or () if name != "spraydry"]
+        verb = "".join(f"{name} " for name in chain) if chain and chain[0] in verbs() else ""
         text = str(error)
         if isinstance(error, UnusedCliTokensError):
             text = f"too many arguments: {' '.join(error.unused_tokens or ())}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 
 from spraydry.repository.repository import Repository
@@ -84,13 +85,14 @@ def info(repository: Repository) -> Info:
         frames=sum(usage.frames for usage in classes),
         plain_bytes=sum(usage.plain_bytes for usage in classes),
         stored_bytes=sum(usage.stored_bytes for usage in classes),
-        file_bytes=_size(location) if location else None,
+        file_bytes=_size(location) if location and repository.opened.spread is None else None,
         classes=classes,
     )
 
 
 def _size(location: str) -> int | None:
     try:
-        return os.stat(location).st_size
+        status = os.stat(location)
     except OSError:
         return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

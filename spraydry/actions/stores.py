@@ -64,7 +64,7 @@ def state_of(repository: Repository) -> list[StoreState]:
         try:
             stat = repository.store.stat() if member is None else member.read(lambda store: store.stat(), inline=True)
         except (StoreError, CorruptData) as error:
-            trouble = str(error)
+            trouble = str(error).removeprefix(f"{entry.name}: ")
         cache_trouble = repository.opened.cache_troubles.get(entry.name)
         if member is not None and isinstance(member.store, Cache):
             cache_trouble = member.store.limited.trouble

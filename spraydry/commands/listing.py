@@ -28,6 +28,12 @@ def tell_stores(states: Sequence[StoreState], configuration: Configuration) -> N
         if one.cache_trouble is not None:
             terminal.warn(f"the cache of {one.name} is not used: {one.cache_trouble}")
     terminal.line(f"copies of each frame: {_copies(configuration)}; * owns the log")
+    takers = sum(one.weight > 0 for one in configuration.store)
+    if max(configuration.copies, *configuration.copies_of.values(), 1) > takers:
+        terminal.warn(
+            f"only {terminal.plural(takers, 'store takes', 'stores take')} new frames, so there are no more copies than"
+            " that: give another one a weight, or add one"
+        )
 
 
 def _row(state: StoreState) -> tuple[str, ...]:
@@ -74,8 +80,10 @@ def tell_change(before: Configuration, after: Configuration, dry_run: bool, json
         terminal.print_json({"dry_run": dry_run, **asdict(after), "store": stores})
         return
     found = [*_changes(before, after)]
-    for text in found or ["nothing changes: that is how it is"]:
-        terminal.line(f"{'would be: ' if dry_run and found else ''}{terminal.safe(text)}")
+    for text in found:
+        terminal.line(f"{terminal.safe(text)}{' (a dry run: nothing was changed)' if dry_run else ''}")
+    if not found:
+        terminal.line("nothing was to be changed")
 
 
 def _changes(before: Configuration, after: Configuration) -> Iterator[str]:

@@ -58,7 +58,8 @@ def run(work: Callable[[Repository, Report], Healed], dry_run: bool, json: bool)
     from spraydry.commands.session import open_repository
     from spraydry.errors import StoreError
 
-    with open_repository(read_only=dry_run) as repository, Progress(quiet=json) as progress:
+    # Also of a dry run: what would be copied depends on which stores can be written.
+    with open_repository(read_only=False) as repository, Progress(quiet=json) as progress:
         healed = work(repository, progress)
     if json:
         terminal.print_json({"dry_run": dry_run, **vars(healed)})

@@ -24,7 +24,7 @@ New frames go to the stores by weight; what is there stays where it is, until
 For example:
     spraydry store list
     spraydry store add s3://bucket/photos --weight 2
-    spraydry store set photos --cache /var/cache/photos --up 2M
+    spraydry store set photos --up 2M --down none
     spraydry store drain old && spraydry store remove old""",
     help_format="plaintext",
 )
@@ -127,7 +127,7 @@ def change(
 
     For example:
         spraydry store set disk2 --weight 3
-        spraydry store set photos --cache /var/cache/photos --cache-size 20G
+        spraydry store set photos --cache dir:/var/cache/p --cache-size 20G
         spraydry store set photos --up 2M --down none
         spraydry store set disk2 --url dir:/mnt/new/photos    # after it was moved
 
@@ -278,12 +278,14 @@ def promote(name: str, /, *, lost: bool = False, dry_run: bool = False, json: bo
 
 def _change(make: Callable[[Repository], Configuration], dry_run: bool, json: bool, lost: bool = False) -> None:
     """Make the next list of stores, save it unless that is only tried, and tell what it changes."""
+    import msgspec
+
     from spraydry.actions.stores import configuration_of, save
     from spraydry.commands.listing import tell_change
     from spraydry.commands.session import open_repository
 
     with open_repository(read_only=dry_run) as repository:
         before, after = configuration_of(repository), make(repository)
-        if not dry_run:
+        if not dry_run and after != msgspec.structs.replace(before, number=after.number):
             save(repository, after, lost)
     tell_change(before, after, dry_run, json)
