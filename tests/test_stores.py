@@ -106,6 +106,53 @@ def test_the_owner_lost_and_another_promoted(home: Path, spraydry: Run, source: 
     assert "kept" in out and "more" in out
 
 
+def test_the_owner_lost_with_what_only_it_had(
+    home: Path, spraydry: Run, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest records and half of the frames: each machine that knew of them goes on with what is left."""
+    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    spraydry("init", f"dir:{home}/b", f"dir:{home}/c")
+    spraydry("ingest", source)
+    (home / "b").rename(home / "away")
+    spraydry("ingest", source, "--as", "not-on-b")
+    (home / "c").rename(home / "elsewhere")
+    spraydry("ingest", source, "--as", "only-on-main")
+    (home / "away").rename(home / "b")
+    shutil.copytree(home / "XDG_CACHE_HOME", home / "other-machine")
+    shutil.rmtree(home / "a")
+    monkeypatch.setenv("SPRAYDRY_REPO", f"dir:{home}/b")
+    _, out, err = spraydry("log", "source")  # what is there can be read, and it is said that it may not be all
+    assert "source@v1" in out and "not-on-b" not in out and "main, which owns the log, does not answer" in err
+    _, _, err = spraydry("store", "promote", "b", "--lost", code=7)
+    assert "c does not answer" in err and "may have versions that b lacks" in err
+    (home / "elsewhere").rename(home / "c")
+    spraydry("store", "promote", "b", "--lost")
+    _, out, _ = spraydry("log", "source")
+    assert "not-on-b" in out and "only-on-main" not in out  # c had it
+    spraydry("store", "remove", "main", "--lost")
+    for machine in ("XDG_CACHE_HOME", "other-machine"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home / machine))
+        (source / machine).write_text("so that it is another version")
+        _, out, err = spraydry("ingest", source, "--json")
+        assert not err and (json.loads(out)["stored_bytes"] > 100_000) == (machine == "XDG_CACHE_HOME")
+        check(home, source, f"dir:{home}/b")  # what lay on main only was stored anew
+
+
+def test_the_owner_and_another_lost(home: Path, spraydry: Run, source: Path) -> None:
+    spraydry("init", f"dir:{home}/b", f"dir:{home}/c", "--copies", "3")
+    spraydry("ingest", source)
+    shutil.rmtree(home / "a")
+    shutil.rmtree(home / "c")
+    url = ("--repo", f"dir:{home}/b")
+    spraydry("store", "promote", "b", "--lost", *url, code=7)
+    spraydry("store", "remove", "c", *url, code=7)
+    spraydry("store", "remove", "c", "--lost", *url)
+    spraydry("store", "promote", "b", "--lost", *url)
+    spraydry("store", "remove", "main", "--lost", *url)
+    spraydry("ingest", source, "--as", "more", *url)
+    check(home, source, f"dir:{home}/b")
+
+
 def test_adding_draining_and_removing(home: Path, spraydry: Run, source: Path) -> None:
     spraydry("ingest", source)
     frames = sorted(path.name for path in (home / "a" / "frames").rglob("*") if path.is_file())
@@ -180,6 +227,81 @@ def test_verify_and_heal_look_behind_a_cache(home: Path, spraydry: Run, source: 
     spraydry("verify")
 
 
+def test_a_cache_inside_what_is_ingested(home: Path, spraydry: Run, source: Path) -> None:
+    spraydry("ingest", source)
+    spraydry("store", "add", f"dir:{home}/b", "--cache", f"dir:{source}/sub/cache")
+    spraydry("store", "set", "main", "--cache", f"{source}/cache.sqlite")
+    spraydry("ingest", source, "--root", "other")
+    spraydry("ingest", source, "--root", "other")
+    _, out, _ = spraydry("ls", "-R", "other")
+    assert "sub" in out and "cache" not in out
+
+
+def test_options_of_a_store(home: Path, spraydry: Run, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spraydry("ingest", source)
+    spraydry("store", "add", f"dir:{home}/b", "--up", "5M")
+    _, out, _ = spraydry("store", "set", "b", "--weight", "3", "--up", "none", "--cache", f"dir:{home}/k", "--dry-run")
+    assert "weight 3 (before: 1)" in out and "dry run" in out and not (home / "k").exists()
+    assert stores(spraydry)["b"]["weight"] == 1
+    monkeypatch.chdir(home)  # a cache's folder is meant from here, wherever the next command runs
+    _, out, _ = spraydry(
+        "store", "set", "b", "--weight", "3", "--up", "none", "--cache", "dir:k", "--cache-size", "90M"
+    )
+    assert out.count("\n") == 1 and f"cache dir:{home}/k, up to 90M (before: none)" in out
+    shown = stores(spraydry)["b"]
+    assert (shown["weight"], shown["up"], shown["cache"]) == (3.0, None, f"dir:{home}/k (90M)")
+    spraydry("ingest", source, "--root", "other", "--chunker", "fixed:size=64K")
+    assert frames_of(home / "k")
+    _, out, _ = spraydry("store", "set", "b", "--cache", "none", "--name", "bb", "--latency-ms", "1", "--json")
+    entry = json.loads(out)["store"][1]
+    assert (entry["name"], entry["cache"], entry["latency_ms"], entry["weight"]) == ("bb", "", 1.0, 3.0)
+    (home / "b").rename(home / "moved")
+    spraydry("store", "set", "bb", "--url", f"dir:{home}/a", code=2)
+    spraydry("store", "set", "bb", "--url", f"dir:{home}/nowhere", code=2)
+    spraydry("store", "set", "bb", "--url", f"dir:{home}/moved")
+    spraydry("store", "set", "main", "--name", "first")
+    assert stores(spraydry)["first"]["owner"]
+    _, out, _ = spraydry("store", "set", "first", "--name", "first")
+    assert "nothing was to be changed" in out
+    check(home, source)
+
+
+def test_a_cache_that_cannot_be_had_is_done_without(home: Path, spraydry: Run, source: Path) -> None:
+    spraydry("ingest", source)
+    spraydry("store", "set", "main", "--cache", f"dir:{home}/cache")
+    shutil.rmtree(home / "cache")
+    (home / "cache").write_text("no folder")
+    check(home, source)
+    _, _, err = spraydry("store", "list")
+    assert "the cache of main is not used" in err
+    spraydry("store", "set", "main", "--cache", "none")
+    _, _, err = spraydry("store", "list")
+    assert not err
+
+
+def test_dry_runs_say_what_the_runs_do(home: Path, spraydry: Run, source: Path) -> None:
+    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    spraydry("init", f"dir:{home}/b", f"dir:{home}/c")
+    spraydry("ingest", source)
+    for change in (("copies", "2"), ("set", "b", "--weight", "4"), ("copies", "1")):
+        spraydry("store", *change)
+        for verb in (("heal",), ("store", "rebalance")):
+            before = [frames_of(home / name) for name in "abc"]
+            planned = json.loads(spraydry(*verb, "--dry-run", "--json")[1])
+            assert [frames_of(home / name) for name in "abc"] == before
+            done = json.loads(spraydry(*verb, "--json")[1])
+            numbers = ("checked", "copied", "copied_bytes", "removed", "removed_bytes", "replaced")
+            assert [planned[key] for key in numbers] == [done[key] for key in numbers], (change, verb)
+    planned = json.loads(spraydry("store", "drain", "b", "--dry-run", "--json")[1])
+    assert frames_of(home / "b") and stores(spraydry)["b"]["weight"] == 4
+    done = json.loads(spraydry("store", "drain", "b", "--json")[1])
+    assert (planned["copied"], planned["removed"]) == (done["copied"], done["removed"]) and done["removed"]
+    spraydry("store", "remove", "b", "--dry-run")
+    spraydry("store", "promote", "c", "--dry-run")
+    assert stores(spraydry)["main"]["owner"] and "b" in stores(spraydry)
+    check(home, source)
+
+
 def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
     spraydry("init", "--copies", "2", code=2)
     spraydry("ingest", source)
@@ -198,7 +320,71 @@ def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
     for wrong in (("set", "b", "--weight", "-1"), ("copies", "0"), ("copies", "--of", "tree"), ("promote", "main")):
         spraydry("store", *wrong, code=2)
     spraydry("store", "add", "gopher://x", code=2)
+    for wrong, why in (
+        (("add", f"dir:{home}/b/in", "--name", "x"), "lies inside the store b"),
+        (("add", f"dir:{home}"), "not empty"),
+        (("add", f"dir:{home}/d", "--weight", "-1"), "a weight is a number from 0"),
+        (("add", f"dir:{home}/d", "--name", "b"), "there is a store b already"),
+        (("add", f"dir:{home}/d", "--cache", f"dir:{home}/a"), "is the place of the store main"),
+        (("add", f"dir:{home}/d", "--cache", f"dir:{home}/d/k"), "lies inside the store"),
+        (("add", f"dir:{home}/d", "--cache", "s3://x"), "on this machine"),
+        (("set", "b"), "say what to change"),
+        (("set", "b", "--down", "0"), "must be above 0"),
+        (("set", "b", "--cache-size", "1G"), "no cache"),
+        (("set", "b", "--name", "main"), "already"),
+        (("copies",), "say how many"),
+        (("copies", "3"), "need as many stores"),
+        (("copies", "--of", "Tree=1"), "not a class"),
+        (("remove", "main"), "promote"),
+        (("remove", "zz"), "there are: main, b"),
+        (("promote", "b", "--lost"), "leave --lost away"),
+    ):
+        _, _, err = spraydry("store", *wrong, code=2)
+        assert why in err and err.count("\n") == 1, (wrong, err)
+    assert not (home / "d").exists()
+    spraydry("store", "set", "b", "--weight", "0")
+    for wrong in (("set", "main", "--weight", "0"), ("drain", "main")):
+        assert "no other store takes frames" in spraydry("store", *wrong, code=2)[2]
+    spraydry("store", "remove", "b")
+    assert "only store" in spraydry("store", "remove", "main", code=2)[2]
     check(home, source)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('owner = "main"', "owner =", "line 3"),
+        ('owner = "main"', 'owner = "zz"', "no store 'zz'"),
+        ("copies = 1", "copies = 0", "1 to 100"),
+        ("copies = 1", "cpoies = 1", "unknown field `cpoies`"),
+        ('name = "b"', 'name = "main"', "two stores have the name"),
+    ],
+)
+def test_a_list_of_stores_edited_wrongly(home: Path, spraydry: Run, source: Path, old: str, new: str, why: str) -> None:
+    spraydry("init", f"dir:{home}/b")
+    spraydry("ingest", source)
+    text = home / "a" / "config" / "stores"
+    assert old in text.read_text()
+    text.write_text(text.read_text().replace(old, new))
+    _, _, err = spraydry("store", "list", code=6)
+    assert why in err and "mend it by hand" in err and err.count("\n") == 1
+    check(home, source, f"dir:{home}/b")
+    spraydry("store", "set", "b", "--weight", "2", "--repo", f"dir:{home}/b")  # writes it anew everywhere
+    assert stores(spraydry)["b"]["weight"] == 2
+
+
+def test_init_names_what_is_wrong(home: Path, spraydry: Run) -> None:
+    for wrong, why in (
+        (("--copies", "2"), "name more of them"),
+        (("--copies", "0"), "at least one"),
+        ((f"dir:{home}/b", f"dir:{home}/x/../b"), "are the same"),
+        ((f"dir:{home}/a",), "are the same"),
+    ):
+        _, _, err = spraydry("init", *wrong, code=2)
+        assert why in err and not (home / "a").exists()
+    _, _, err = spraydry("init", f"dir:{home}/b", "gopher://x", code=2)
+    assert "gopher" in err and "is there without it (main, b)" in err
+    assert set(stores(spraydry)) == {"main", "b"}
 
 
 def test_an_unmounted_disk_is_no_new_repository(home: Path, spraydry: Run, source: Path) -> None:

@@ -182,7 +182,7 @@ def without_store(repository: Repository, name: str, lost: bool = False) -> Conf
     left = [one for one in configuration.store if one is not entry]
     if not any(one.weight > 0 for one in left):
         raise UsageError(f"all other stores have weight 0: `spraydry store set {left[0].name} --weight 1` first")
-    return configuration.with_stores(*left)
+    return configuration.with_stores(*left, **_lost(configuration, lost))
 
 
 def with_owner(repository: Repository, name: str, lost: bool = False) -> Configuration:
@@ -198,7 +198,18 @@ def with_owner(repository: Repository, name: str, lost: bool = False) -> Configu
         raise UsageError(f"{configuration.owner}, which owns the log, answers: leave --lost away")
     if not lost and not spread.owner.up:
         raise StoreUnavailable(f"{_silent(spread.owner)}; if it is gone for good, say --lost")
-    return configuration.with_stores(owner=name)
+    for one in spread.members:
+        if lost and not one.up and one is not spread.owner:
+            raise StoreUnavailable(
+                f"{_silent(one)}; it may have versions that {name} lacks: if it is gone for good too, `spraydry store"
+                f" remove {one.name} --lost` first"
+            )
+    return configuration.with_stores(owner=name, **_lost(configuration, lost))
+
+
+def _lost(configuration: Configuration, lost: bool) -> dict[str, int]:
+    """What tells every machine to look at what is left."""
+    return {"lost": configuration.number + 1} if lost else {}
 
 
 # -- making it so

@@ -35,6 +35,10 @@ def open_repository(*, create: bool = False, read_only: bool = True) -> Reposito
     from spraydry.repository.repository import Repository
 
     repository = Repository.open(repository_url(), create=create, read_only=read_only, metered=options.stats)
+    if repository.behind is not None:
+        from spraydry.commands import terminal
+
+        terminal.warn(f"{repository.behind}; if it is gone for good: `spraydry store promote NAME --lost`")
     if repository.opened.meter is not None:
         options.meters.append(repository.opened.meter)
     return repository

@@ -135,6 +135,10 @@ class Catalog:
         """Whether a frame of that name is indexed."""
         return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ?", (name,)))
 
+    def trusts(self, name: bytes) -> bool:
+        """Whether what lies in that frame counts for deduplication."""
+        return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ? AND verified = 1", (name,)))
+
     def usage(self) -> list[Usage]:
         """All frames, summed up by class and dictionary."""
         return [
@@ -228,6 +232,11 @@ class Catalog:
     def forget_frames(self, names: Iterable[bytes]) -> None:
         """Frames that are gone: their rows count no more (and leave the tables when these are next moved down)."""
         self.database.execute_many("DELETE FROM frame WHERE name = ?", ((name,) for name in names))
+
+    def distrust(self, names: Iterable[bytes]) -> None:
+        """Frames that may be gone: what is said of them stays, and counts for deduplication once it was verified."""
+        self._unverified = None
+        self.database.execute_many("UPDATE frame SET verified = 0 WHERE name = ?", ((name,) for name in [*names]))
 
     def forget_runs(self) -> None:
         """Which runs were taken in, so that all are taken in again; what they said stays."""

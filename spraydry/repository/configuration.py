@@ -37,7 +37,8 @@ class StoreEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All stores; `owner` names the one that has the log, `copies` on how many of them each frame lies.
 
-    `number` rises with every change: of two copies of this text, the higher one counts.
+    `number` rises with every change: of two copies of this text, the higher one counts. `lost` is the number of the one
+    in which a store was last given up as lost, 0 for never: what was on it may be gone, also the log's newest records.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     store: tuple[StoreEntry, ...]
     copies: int = 1
     copies_of: dict[str, int] = {}
+    lost: int = 0
 
     def entry(self, name: str) -> StoreEntry:
         """A store by its name. Raises UsageError."""
@@ -75,8 +77,8 @@ def decode(value: bytes) -> Configuration:
 
 def check(found: Configuration) -> None:
     """Raises UsageError for one that cannot be."""
-    if found.number < 1:
-        raise UsageError("`number` begins at 1")
+    if found.number < 1 or not 0 <= found.lost <= found.number:
+        raise UsageError("`number` begins at 1, and `lost` is not above it")
     for copies in (found.copies, *found.copies_of.values()):
         if not 1 <= copies <= 100:
             raise UsageError(f"{copies} copies: the number must be from 1 to 100")
@@ -114,6 +116,8 @@ def encode(configuration: Configuration) -> bytes:
         f"owner = {_text(configuration.owner)} # has the log",
         f"copies = {configuration.copies} # of each frame",
     ]
+    if configuration.lost:
+        lines.append(f"lost = {configuration.lost} # when a store was last given up as lost")
     if configuration.copies_of:
         lines += ["", "[copies_of] # by class of frame"]
         lines += [f"{_text(key)} = {number}" for key, number in sorted(configuration.copies_of.items())]

@@ -32,6 +32,7 @@ from spraydry.format.tree import FILE, Page, Subtree, Tree
 from spraydry.format.version import RevokeRecord
 from spraydry.parallel import default_threads, ordered_map
 from spraydry.repository import address as addresses
+from spraydry.repository import losses
 from spraydry.repository.address import Found
 from spraydry.repository.cache import FrameCache
 from spraydry.repository.catalog import Catalog
@@ -77,6 +78,7 @@ class Repository:
         self._pages_held = 0
         self._pages_lock = threading.Lock()
         self._dictionaries: dict[bytes, frames.Dictionary] = {}
+        self.behind: str | None = None  # why this is not the newest there is
         self.damaged_runs: dict[str, str] = {}  # name -> what is wrong; what only they name cannot be found
         self.refresh()
 
@@ -105,13 +107,17 @@ class Repository:
 
     def refresh(self) -> None:
         """Take in what others committed since: log slots, index runs. Raises CorruptData for a log cut short."""
-        seen = self.catalog.state("head")
+        configuration = self.opened.configuration
+        lost = losses.pending(configuration, self.catalog)
+        seen = None if lost else self.catalog.state("head")
         slot = self.log.read()
+        self.behind = None
         if seen is not None:
             seen_slot = int.from_bytes(seen[:8], "big")
+            if seen_slot > slot and configuration is not None and configuration.owner in self.store.silent:
+                self.behind = f"{configuration.owner}, which owns the log, does not answer, and has newer versions"
+                return
             if seen_slot > slot or (seen_slot and self.log.digests[seen_slot - 1] != seen[8:]):
-                if self.store.silent:
-                    raise StoreUnavailable(f"{_list(self.store.silent)} does not answer, and may have newer versions")
                 raise CorruptData(f"{self.url}: the log was cut short or replaced (slot {seen_slot} was seen before)")
         if self.catalog.database.read_only:
             return
@@ -122,6 +128,8 @@ class Repository:
             # Another machine's catalog forgot these when it condemned them: nothing may count on them any more.
             self.catalog.forget_frames(self.log.condemned_since(0))
             self.remember_head()
+        if lost and not self.read_only and configuration is not None:
+            losses.settle(configuration, self.catalog, self.store, cache_folder(self.config.repository))
 
     def _take_runs(self) -> int:
         """Take in the index runs that are new; how many that were."""

@@ -84,8 +84,10 @@ def _verify(repository: Repository, sample: float | None, seed: int, report: Rep
             result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
         report(Done("reading frames", 0, result.stored_bytes, None, total))
     for name in missing_frames(repository) if result.listed else ():
-        if name not in bad:
-            bad.add(name)
+        known_bad = name in bad
+        bad.add(name)
+        # What nothing is deduplicated against is no damage by itself: what needs it says so.
+        if not known_bad and repository.catalog.trusts(name):
             result.damaged_frames.append(DamagedFrame(name.hex(), "it is gone"))
     result.other += check_rest(repository)
     if sample is None or bad:
