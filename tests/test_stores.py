@@ -250,7 +250,8 @@ def test_options_of_a_store(home: Path, spraydry: Run, source: Path, monkeypatch
     assert out.count("\n") == 1 and f"cache dir:{home}/k, up to 90M (before: none)" in out
     shown = stores(spraydry)["b"]
     assert (shown["weight"], shown["up"], shown["cache"]) == (3.0, None, f"dir:{home}/k (90M)")
-    spraydry("ingest", source, "--root", "other", "--chunker", "fixed:size=64K")
+    (source / "large.bin").write_bytes(os.urandom(9 << 20))
+    spraydry("ingest", source)
     assert frames_of(home / "k")
     _, out, _ = spraydry("store", "set", "b", "--cache", "none", "--name", "bb", "--latency-ms", "1", "--json")
     entry = json.loads(out)["store"][1]
@@ -343,8 +344,8 @@ def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
         assert why in err and err.count("\n") == 1, (wrong, err)
     assert not (home / "d").exists()
     spraydry("store", "set", "b", "--weight", "0")
-    for wrong in (("set", "main", "--weight", "0"), ("drain", "main")):
-        assert "no other store takes frames" in spraydry("store", *wrong, code=2)[2]
+    for last in (("set", "main", "--weight", "0"), ("drain", "main")):
+        assert "no other store takes frames" in spraydry("store", *last, code=2)[2]
     spraydry("store", "remove", "b")
     assert "only store" in spraydry("store", "remove", "main", code=2)[2]
     check(home, source)
