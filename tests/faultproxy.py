@@ -38,11 +38,25 @@ class Proxy:
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._ended = threading.Event()
+        self._later: tuple[int, Fault] | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
         self._ended.set()
         _reset(self._listener, *self._open)
+
+    def after(self, passed_bytes: int, fault: Fault) -> None:
+        """Set `fault` when so many more bytes went through, both ways together."""
+        with self._lock:
+            self._later = (passed_bytes, fault)
+
+    def _count(self, passed_bytes: int) -> None:
+        with self._lock:
+            if self._later is not None:
+                left, fault = self._later[0] - passed_bytes, self._later[1]
+                self._later = (left, fault) if left > 0 else None
+                if left <= 0:
+                    self.fault = fault
 
     def _strikes(self, fault: Fault) -> bool:
         with self._lock:
@@ -86,6 +100,7 @@ class Proxy:
                         self._ended.wait()
                 to.sendall(block)
                 passed += len(block)
+                self._count(len(block))
         _reset(source, to)
 
     def _answer(self, client: socket.socket, request: bytes, answer: bytes) -> None:

@@ -5,64 +5,41 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from spraydry.actions.verify import verify
-from spraydry.cli import run
 from spraydry.errors import StoreUnavailable
 from spraydry.repository.repository import Repository
-from tests.ingest.trees import differences, fill
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.ingest.trees import differences
+from tests.repositories import Run, caller, filled_source, machine, stores
+from tests.repositories import check as check_at
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this machine keeps its catalogs and queues; the repository is to be `dir:a`."""
-    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
+    machine(tmp_path, monkeypatch)
     monkeypatch.setenv("SPRAYDRY_REPO", f"dir:{tmp_path}/a")
     return tmp_path
 
 
 @pytest.fixture
 def spraydry(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str | Path, code: int = 0) -> tuple[int, str, str]:
-        found = run([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert found == code, (arguments, out, err)
-        return found, out, err
-
-    return call
+    return caller(capsys)
 
 
 @pytest.fixture
 def source(home: Path) -> Path:
-    import random
-
-    folder = home / "source"
-    folder.mkdir()
-    fill(folder, random.Random(4), 60)
-    return folder
+    return filled_source(home)
 
 
 def opened(home: Path, url: str = "") -> Repository:
     return Repository.open(url or f"dir:{home}/a")
 
 
-def stores(spraydry: Run) -> dict[str, dict[str, object]]:
-    _, out, _ = spraydry("store", "list", "--json")
-    return {one["name"]: one for one in json.loads(out)}
-
-
 def check(home: Path, source: Path, url: str = "") -> None:
-    """The newest version is what the source holds, and all that is stored is whole."""
-    with opened(home, url) as repository:
-        assert differences(repository, repository.log.find("source"), source) == []
-        assert verify(repository).sound
+    check_at(url or f"dir:{home}/a", source)
 
 
 def test_one_store_taken_away_and_brought_back(home: Path, spraydry: Run, source: Path) -> None:
@@ -130,11 +107,11 @@ def test_the_owner_lost_with_what_only_it_had(
     _, out, _ = spraydry("log", "source")
     assert "not-on-b" in out and "only-on-main" not in out  # c had it
     spraydry("store", "remove", "main", "--lost")
-    for machine in ("XDG_CACHE_HOME", "other-machine"):
-        monkeypatch.setenv("XDG_CACHE_HOME", str(home / machine))
-        (source / machine).write_text("so that it is another version")
+    for folder in ("XDG_CACHE_HOME", "other-machine"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home / folder))
+        (source / folder).write_text("so that it is another version")
         _, out, err = spraydry("ingest", source, "--json")
-        assert not err and (json.loads(out)["stored_bytes"] > 100_000) == (machine == "XDG_CACHE_HOME")
+        assert not err and (json.loads(out)["stored_bytes"] > 100_000) == (folder == "XDG_CACHE_HOME")
         check(home, source, f"dir:{home}/b")  # what lay on main only was stored anew
 
 

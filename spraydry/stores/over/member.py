@@ -158,7 +158,7 @@ class Member:
             self._answered(time.perf_counter() - began_s)
             raise
         except (StoreError, CorruptData) as error:
-            self.failed(error)
+            self.failed(error, time.perf_counter() - began_s)
             raise self._named(error) from None
         self._answered(time.perf_counter() - began_s)
         return answer
@@ -177,12 +177,13 @@ class Member:
     def write(self, do: Callable[[Store], T]) -> T:
         """Write to the store, also while it is left out."""
         store = self._store()
+        began_s = time.perf_counter()
         try:
             answer = do(store)
         except ValueNotFound:
             raise
         except (StoreError, CorruptData) as error:
-            self.failed(error)
+            self.failed(error, time.perf_counter() - began_s)
             raise self._named(error) from None
         self.error, self._silent = None, False
         return answer
@@ -193,15 +194,16 @@ class Member:
             raise StoreUnavailable(f"{self.name}: {self.error or 'older values wait for it'}")
         return self.write(do)
 
-    def failed(self, error: Exception) -> None:
-        """Take note of what it raised: it is left out for a while, or only not written to."""
+    def failed(self, error: Exception, took_s: float = 0.0) -> None:
+        """Take note of what it raised: it is left out for a while, or only not written to. One that was long in saying
+        so is left out for longer: otherwise one that hangs would be waited for nearly all the time."""
         self.error = str(error)
         if isinstance(error, StoreError):
             self._kind = type(error)
         if isinstance(error, StoreFull | StoreReadOnly):
             self._no_room_until_s = self.clock() + LEFT_OUT_S
         elif isinstance(error, StoreError):
-            self._out_until_s = self.clock() + LEFT_OUT_S
+            self._out_until_s = self.clock() + max(LEFT_OUT_S, 2 * took_s)
             self._silent = True
 
     @property
