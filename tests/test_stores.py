@@ -280,6 +280,29 @@ def test_dry_runs_say_what_the_runs_do(home: Path, spraydry: Run, source: Path) 
     check(home, source)
 
 
+def test_copies_that_rot(home: Path, spraydry: Run, source: Path) -> None:
+    """One of two copies has another bit, in the same size: it is found, told, and replaced."""
+    spraydry("init", f"dir:{home}/b", f"dir:{home}/c", "--copies", "2")
+    spraydry("ingest", source)
+    whole: dict[Path, bytes] = {}
+    for store in "abc":
+        path = frames_of(home / store)[0]
+        if path.name not in {known.name for known in whole}:
+            whole[path] = path.read_bytes()
+            path.write_bytes(whole[path][:-1] + bytes([whole[path][-1] ^ 1]))
+    assert len(whole) >= 2
+    _, out, err = spraydry("verify", code=6)
+    assert "there is damage" in out and err.count("is damaged, others are sound: `spraydry heal --read`") == len(whole)
+    found = json.loads(spraydry("verify", "--json", code=6)[1])
+    assert found["bad_copies"] and not found["damaged_frames"] and not found["damage"]
+    assert json.loads(spraydry("heal", "--read", "--json")[1])["replaced"] == len(whole)
+    assert all(path.read_bytes() == value for path, value in whole.items())
+    spraydry("verify")
+    (home / "c").rename(home / "away")
+    _, out, err = spraydry("verify")
+    assert "all is whole" in out and "c does not answer, what lies there was not looked at" in err
+
+
 def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
     spraydry("init", "--copies", "2", code=2)
     spraydry("ingest", source)
@@ -298,7 +321,7 @@ def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
     for wrong in (("set", "b", "--weight", "-1"), ("copies", "0"), ("copies", "--of", "tree"), ("promote", "main")):
         spraydry("store", *wrong, code=2)
     spraydry("store", "add", "gopher://x", code=2)
-    for wrong, why in (
+    for words, why in (
         (("add", f"dir:{home}/b/in", "--name", "x"), "lies inside the store b"),
         (("add", f"dir:{home}"), "not empty"),
         (("add", f"dir:{home}/d", "--weight", "-1"), "a weight is a number from 0"),
@@ -317,8 +340,8 @@ def test_what_cannot_be(home: Path, spraydry: Run, source: Path) -> None:
         (("remove", "zz"), "there are: main, b"),
         (("promote", "b", "--lost"), "leave --lost away"),
     ):
-        _, _, err = spraydry("store", *wrong, code=2)
-        assert why in err and err.count("\n") == 1, (wrong, err)
+        _, _, err = spraydry("store", *words, code=2)
+        assert why in err and err.count("\n") == 1, (words, err)
     assert not (home / "d").exists()
     spraydry("store", "set", "b", "--weight", "0")
     for last in (("set", "main", "--weight", "0"), ("drain", "main")):
@@ -352,6 +375,7 @@ def test_a_list_of_stores_edited_wrongly(home: Path, spraydry: Run, source: Path
 
 
 def test_init_names_what_is_wrong(home: Path, spraydry: Run) -> None:
+    wrong: tuple[str, ...]
     for wrong, why in (
         (("--copies", "2"), "name more of them"),
         (("--copies", "0"), "at least one"),

@@ -11,11 +11,14 @@ from spraydry.stores.over.indexes import Healed
 from spraydry.stores.over.spread import Spread
 
 
-def heal(repository: Repository, progress: Report = unheard, *, dry_run: bool = False) -> Healed:
+def heal(
+    repository: Repository, progress: Report = unheard, *, every_copy: bool = False, dry_run: bool = False
+) -> Healed:
     """Deliver what stores missed, replace damaged and missing copies, empty the drained stores; with `dry_run` only
-    count. Raises UsageError for a repository on one store, StoreError."""
+    count. `every_copy`: read each, to find those that are damaged though their size is right. Raises UsageError for a
+    repository on one store, StoreError."""
     spread = _spread(repository)
-    return spreads.plan_heal(spread, _told(progress)) if dry_run else spreads.heal(spread, _told(progress))
+    return spreads.plan_heal(spread, _told(progress)) if dry_run else spreads.heal(spread, _told(progress), every_copy)
 
 
 def rebalance(repository: Repository, progress: Report = unheard, *, dry_run: bool = False) -> Healed:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, json: bool = False) -> int | None:
     """Check that everything stored is whole, and that every version has all it needs.
 
-    Reads and decodes every frame, compares it with its name and with the catalog,
-    then walks all versions down to the digest of each file. Damage is told with
+    Reads and decodes every frame, compares it with its name and with the catalog
+    (of several stores, each copy), then walks all versions down to the digest of each file. Damage is told with
     the paths that need what is damaged, and the exit code is 6.
 
     Caches in front of stores are passed by, and not checked: what they give is
@@ -52,6 +52,11 @@ def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, j
         return None if found.sound else CorruptData.exit_code
     for frame in found.damaged_frames:
         terminal.warn(f"frame {frame.frame}: {frame.reason}")
+    for store, count in found.bad_copies.items():
+        copies = f"{terminal.plural(count, 'copy', 'copies')} on {store} {'is' if count == 1 else 'are'} damaged"
+        terminal.warn(f"{copies}, others are sound: `spraydry heal --read` replaces what is damaged")
+    for store, why in found.silent.items():
+        terminal.warn(f"{store} does not answer, what lies there was not looked at: {why}")
     _tell(found.damage)
     for text in found.other:
         terminal.warn(text)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import accumulate, chain, islice
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, groupby, islice
+from operator import itemgetter
 from random import Random
 
-from spraydry.errors import NotListed, SprayDryError, StoreUnavailable, ValueNotFound
+from spraydry.errors import CorruptData, NotListed, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import decode_run
 from spraydry.parallel import default_threads, ordered_map
 from spraydry.repository.repository import Repository
+from spraydry.stores.over.member import Member
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class DamagedFrame:
 
 @dataclass(frozen=True)
 class CheckedFrame:
-    """One frame that was looked at; `reason` is None where it is as it should be. `indexed`: the catalog knows it (a
+    """One frame that was looked at; `reason` is None where it is as it should be. `bad_copies` names the stores whose
+    copy is damaged, where another one's is sound. `indexed`: the catalog knows it (a
     killed writer leaves frames that no index names); `unindexed` counts its chunks that the catalog does not know to be
     in it (a rebuilt catalog does)."""
 
@@ -36,34 +40,74 @@ class CheckedFrame:
     unindexed: int
     indexed: bool
     reason: str | None
+    bad_copies: tuple[str, ...] = ()
 
 
-def listed_frames(repository: Repository) -> Iterator[str] | None:
-    """The names of the frames that the store holds; None where it cannot list them."""
-    names = (stored.name for stored in repository.store.list("frames"))
+def listed_frames(repository: Repository) -> Iterator[tuple[str, list[Member]]] | None:
+    """The names of the frames that the store holds, and of several stores those that have each (not those that do not
+    answer); None where it cannot list them."""
+    held = _held(repository)
     try:
-        return chain(list(islice(names, 1)), names)
+        return chain(list(islice(held, 1)), held)
     except NotListed:
         return None
 
 
-def known_frames(repository: Repository) -> Iterator[str]:
+def known_frames(repository: Repository) -> Iterator[tuple[str, list[Member]]]:
     """The names of the frames that the catalog knows."""
-    return (info.name.hex() for _, info in repository.catalog.frames())
+    return ((info.name.hex(), []) for _, info in repository.catalog.frames())
 
 
-def check_frames(repository: Repository, names: Iterable[str], fraction: float, seed: int) -> Iterator[CheckedFrame]:
-    """Read, decode and compare frames, or a random `fraction` of them; in threads, in any number."""
+def check_frames(
+    repository: Repository, held: Iterable[tuple[str, list[Member]]], fraction: float, seed: int
+) -> Iterator[CheckedFrame]:
+    """Read, decode and compare frames, or a random `fraction` of them; in threads, in any number. Of several stores every
+    copy is read."""
     random = Random(seed)
-    chosen = (name for name in names if fraction >= 1 or random.random() < fraction)
-    return ordered_map(lambda name: _check(repository, name), chosen, _threads(repository))
+    chosen = (one for one in held if fraction >= 1 or random.random() < fraction)
+    return ordered_map(lambda one: _check(repository, *one), chosen, _threads(repository))
 
 
 def _threads(repository: Repository) -> int:
     return max(default_threads(), repository.store.traits.concurrency)
 
 
-def _check(repository: Repository, text: str) -> CheckedFrame:
+def _held(repository: Repository) -> Iterator[tuple[str, list[Member]]]:
+    spread = repository.opened.spread
+    if spread is None:
+        yield from ((stored.name, []) for stored in repository.store.list("frames"))
+        return
+
+    def listing(member: Member) -> Iterator[tuple[str, Member]]:
+        try:
+            yield from ((stored.name, member) for stored in member.list("frames"))
+        except StoreError:
+            return
+
+    merged = heapq.merge(*map(listing, spread.members), key=itemgetter(0))
+    for name, held in groupby(merged, key=itemgetter(0)):
+        yield name, [member for _, member in held]
+
+
+def _check(repository: Repository, text: str, members: Sequence[Member]) -> CheckedFrame:
+    if len(members) < 2:
+        return _check_frame(repository, text)
+    bad, sound = [], 0
+    for member in members:
+        try:
+            if digest(member.read(lambda store: store.get("frames", text))).hex() == text:
+                sound += 1
+            else:
+                bad.append(member.name)
+        except CorruptData:
+            bad.append(member.name)
+        except StoreError:
+            continue  # gone, or it does not answer any more
+    checked = _check_frame(repository, text)
+    return replace(checked, bad_copies=tuple(bad)) if sound and checked.reason is None else checked
+
+
+def _check_frame(repository: Repository, text: str) -> CheckedFrame:
     try:
         name = bytes.fromhex(text)
     except ValueError:
@@ -96,7 +140,8 @@ def missing_frames(repository: Repository) -> Iterator[bytes]:
     def missing(name: str) -> bytes | None:
         return bytes.fromhex(name) if repository.store.info("frames", name) is None else None
 
-    for name in ordered_map(missing, known_frames(repository), _threads(repository)):
+    names = (name for name, _ in known_frames(repository))
+    for name in ordered_map(missing, names, _threads(repository)):
         if name is not None:
             yield name
 

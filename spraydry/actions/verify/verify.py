@@ -24,8 +24,10 @@ MAX_TOLD = 1000  # paths of a directory with damage below it that are told one b
 class Verified:
     """What was looked at and what was found. `fraction` below 1: a sample of the frames, and versions only if one of
     them was damaged. `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps.
-    `unreferenced` frames are named by no index: an interrupted writer left them, and nothing needs them. Not `listed`:
-    the store cannot list its frames, so that those were checked which the catalog knows, and no others looked for."""
+    `bad_copies` says of stores, by name, how many of their copies are damaged where another store's is sound: `heal`
+    with `every_copy` replaces them. `silent` stores did not answer, and were not looked at. `unreferenced` frames are
+    named by no index: an interrupted writer left them, and nothing needs them. Not `listed`: the store cannot list its
+    frames, so that those were checked which the catalog knows, and no others looked for."""
 
     fraction: float
     listed: bool = True
@@ -37,13 +39,15 @@ class Verified:
     unindexed: int = 0
     unreferenced: int = 0
     damaged_frames: list[DamagedFrame] = field(default_factory=list)
+    bad_copies: dict[str, int] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.damaged_frames or self.damage or self.other or self.unindexed)
+        return not (self.damaged_frames or self.damage or self.other or self.unindexed or self.bad_copies)
 
 
 def verify(
@@ -79,6 +83,8 @@ def _verify(repository: Repository, sample: float | None, seed: int, report: Rep
         result.stored_bytes += checked.stored_bytes
         result.unindexed += checked.unindexed
         result.unreferenced += not checked.indexed
+        for store in checked.bad_copies:
+            result.bad_copies[store] = result.bad_copies.get(store, 0) + 1
         if checked.reason is not None:
             bad.add(checked.name)
             result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
@@ -92,6 +98,7 @@ def _verify(repository: Repository, sample: float | None, seed: int, report: Rep
     result.other += check_rest(repository)
     if sample is None or bad:
         _versions(repository, result, bad, sample is None, report)
+    result.silent.update(repository.store.silent)
     return result
 
 

@@ -57,14 +57,16 @@ def move_to_place(name: str, holders: dict[Member, int], copies: int, members: S
     return Plan(name, holders, to, keep, [one for one in holders if one not in proper] if proper else [])
 
 
-def heal(spread: Spread, report: Report = lambda healed: None) -> Healed:
+def heal(spread: Spread, report: Report = lambda healed: None, every_copy: bool = False) -> Healed:
     """Deliver what waits, let each member's index name all its frames, then bring every frame and dictionary to its
     number of copies, and the log to all; copies on members with weight 0 are removed once the others have theirs.
+
+    A damaged copy is found where its size is another than that of the others, or with `every_copy`, which reads all.
 
     Blocks; memory is bounded: 8 bytes for each frame and member, and some batches. A killed run does no harm, the next
     one goes on from what is there. Members that do not answer are left out, and counted as reasons.
     """
-    return _bring(spread, keep_where_it_is, report)
+    return _bring(spread, keep_where_it_is, report, every_copy)
 
 
 def rebalance(spread: Spread, report: Report = lambda healed: None) -> Healed:
@@ -73,11 +75,11 @@ def rebalance(spread: Spread, report: Report = lambda healed: None) -> Healed:
     return _bring(spread, move_to_place, report)
 
 
-def _bring(spread: Spread, policy: Policy, report: Report) -> Healed:
+def _bring(spread: Spread, policy: Policy, report: Report, every_copy: bool = False) -> Healed:
     if spread.read_only:
         raise StoreReadOnly("the repository was opened for reading only")
     with spread.uncached():
-        return _bring_uncached(spread, policy, report)
+        return _bring_uncached(spread, policy, report, every_copy)
 
 
 def plan_heal(spread: Spread, report: Report = lambda healed: None) -> Healed:
@@ -110,7 +112,7 @@ def _answering(spread: Spread, healed: Healed) -> list[Member]:
     return [member for member in spread.members if member.up]
 
 
-def _bring_uncached(spread: Spread, policy: Policy, report: Report) -> Healed:
+def _bring_uncached(spread: Spread, policy: Policy, report: Report, every_copy: bool) -> Healed:
     healed = Healed(delivered=spread.deliver())
     members = _answering(spread, healed)
     indexes = [index for member in members for index in complete_index(spread, member, healed)]
@@ -118,7 +120,7 @@ def _bring_uncached(spread: Spread, policy: Policy, report: Report) -> Healed:
     report(healed)
     classes = Classes(spread, indexes)
     for namespace in ("dictionaries", "frames"):
-        _Run(spread, namespace, members, policy, classes.copies, healed, report).run()
+        _Run(spread, namespace, members, policy, classes.copies, healed, report, every_copy).run()
     for member in members:
         if member is not spread.owner:
             try:
@@ -158,6 +160,7 @@ class _Run:
         copies: Callable[[str, str], int],
         healed: Healed,
         report: Report,
+        every_copy: bool = False,
     ) -> None:
         self._spread = spread
         self._namespace = namespace
@@ -166,6 +169,7 @@ class _Run:
         self._copies = copies
         self._healed = healed
         self._report = report
+        self._every_copy = every_copy
         self._batch: list[_Fetched] = []
         self._held = 0
 
@@ -215,7 +219,7 @@ class _Run:
             if named_by_digest(self._namespace, name):
                 self._healed.fraction = int(name[:8], 16) / (1 << 32)
                 plan = self._policy(name, holders, self._copies(self._namespace, name), self._spread.members)
-                if plan.to or plan.remove or len(set(holders.values())) > 1:
+                if plan.to or plan.remove or len(set(holders.values())) > 1 or self._every_copy:
                     yield plan
 
     def _fetch(self, plan: Plan) -> _Fetched:
@@ -228,9 +232,10 @@ class _Run:
             bad += read.damaged
             copies = spread.copies.of(namespace, read.value)  # its header knows better than the index
             plan = self._policy(plan.name, plan.holders, copies, spread.members)
-            suspects = plan.remove or len(set(plan.holders.values())) > 1
+            suspects = plan.remove or len(set(plan.holders.values())) > 1 or self._every_copy
             for member in order if suspects else ():
-                if member not in bad and (member in plan.keep or plan.holders[member] != len(read.value)):
+                worth = member in plan.keep or plan.holders[member] != len(read.value)
+                if member not in bad and worth:
                     try:
                         spread.reader.read(namespace, plan.name, [member])
                     except CorruptData:
