@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from spraydry.actions.verify import verify
 from spraydry.errors import StoreUnavailable
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import differences
@@ -87,7 +88,7 @@ def test_the_owner_lost_with_what_only_it_had(
     home: Path, spraydry: Run, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its newest records and half of the frames: each machine that knew of them goes on with what is left."""
-    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    (source / "large.bin").write_bytes(os.urandom(16 << 20))
     spraydry("init", f"dir:{home}/b", f"dir:{home}/c")
     spraydry("ingest", source)
     (home / "b").rename(home / "away")
@@ -96,6 +97,7 @@ def test_the_owner_lost_with_what_only_it_had(
     spraydry("ingest", source, "--as", "only-on-main")
     (home / "away").rename(home / "b")
     shutil.copytree(home / "XDG_CACHE_HOME", home / "other-machine")
+    lost_bytes = sum(path.stat().st_size for path in frames_of(home / "a"))
     shutil.rmtree(home / "a")
     monkeypatch.setenv("SPRAYDRY_REPO", f"dir:{home}/b")
     _, out, err = spraydry("log", "source")  # what is there can be read, and it is said that it may not be all
@@ -111,8 +113,46 @@ def test_the_owner_lost_with_what_only_it_had(
         monkeypatch.setenv("XDG_CACHE_HOME", str(home / folder))
         (source / folder).write_text("so that it is another version")
         _, out, err = spraydry("ingest", source, "--json")
-        assert not err and (json.loads(out)["stored_bytes"] > 100_000) == (folder == "XDG_CACHE_HOME")
-        check(home, source, f"dir:{home}/b")  # what lay on main only was stored anew
+        stored_bytes = json.loads(out)["stored_bytes"]
+        assert not err and (stored_bytes > lost_bytes * 0.9) == (folder == "XDG_CACHE_HOME"), (stored_bytes, lost_bytes)
+        with opened(home, f"dir:{home}/b") as repository:  # what lay on main only was stored anew
+            assert differences(repository, repository.log.find("source"), source) == []
+            found = verify(repository)
+            assert not found.damaged_frames and {one.version for one in found.damage} <= {"source@v1"}
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_lost_owner_that_is_found_again(home: Path, spraydry: Run, source: Path, removed: bool) -> None:
+    """What was committed since counts, and its own newest record is no part of the log; its frames are there again."""
+    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    spraydry("init", f"dir:{home}/b", f"dir:{home}/c")
+    spraydry("ingest", source)
+    (home / "b").rename(home / "away")
+    (home / "c").rename(home / "away-too")
+    spraydry("ingest", source, "--as", "only-on-a")  # slot 2
+    spraydry("ingest", source, "--as", "this-too")  # slot 3
+    (home / "away").rename(home / "b")
+    (home / "away-too").rename(home / "c")
+    (home / "a").rename(home / "lost")
+    url = ("--repo", f"dir:{home}/b")
+    spraydry("store", "promote", "b", "--lost", *url)
+    if removed:
+        spraydry("store", "remove", "main", "--lost", *url)
+    (source / "new").write_text("new")
+    spraydry("ingest", source, *url)  # slot 2, again
+    (home / "lost").rename(home / "a")
+    if removed:
+        spraydry("store", "add", f"dir:{home}/a", "--name", "main", *url)
+    names = {record.name: record.read_bytes() for record in (home / "b" / "log").iterdir()}
+    spraydry("ingest", source, "--root", "other", *url)
+    for one in "abc":
+        held = {record.name: record.read_bytes() for record in (home / one / "log").iterdir()}
+        assert names.items() <= held.items() and len(held) == len(names) + 1 == 3
+    check(home, source, *url[1:])
+    spraydry("store", "promote", "main", *url)
+    check(home, source)
+    spraydry("restore", "source@v1", home / "first")
+    assert not (home / "first" / "new").exists() and (home / "first" / "large.bin").exists()
 
 
 def test_the_owner_and_another_lost(home: Path, spraydry: Run, source: Path) -> None:

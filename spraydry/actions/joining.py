@@ -10,6 +10,7 @@ import msgspec
 
 from spraydry.errors import NotARepository, StoreNotFound, UsageError
 from spraydry.repository.configuration import Configuration, StoreEntry, check, encode
+from spraydry.repository.members import replace_log
 from spraydry.repository.opening import CONFIG_FORMAT, STORES, Config, read_config, write_config
 from spraydry.repository.repository import Repository
 from spraydry.stores.base import NAMESPACES, Store, open_store
@@ -88,9 +89,9 @@ def add_store(
         config = _join(store, url, repository, configuration)
         entry = msgspec.structs.replace(entry, id=config.store.hex())
         changed = configuration.with_stores(*configuration.store, entry)
-        for namespace in ("dictionaries", "log"):  # with these it can be read alone
-            for stored in repository.store.list(namespace):
-                store.put(namespace, stored.name, repository.store.get(namespace, stored.name))
+        for stored in repository.store.list("dictionaries"):  # with these, and the log, it can be read alone
+            store.put("dictionaries", stored.name, repository.store.get("dictionaries", stored.name))
+        replace_log(repository.store, store)
         store.put("config", STORES, encode(changed))
         store.flush()
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from spraydry.errors import CorruptData, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format.chunker import parse_bytes
@@ -28,7 +28,7 @@ def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> O
         errors: dict[str, str] = {}
         configuration = _newest(decode(text), config, known, errors, read_only)
         if not read_only:
-            _spread_the_news(configuration, known.values())
+            _spread_the_news(configuration, known)
         members = []
         cache_troubles: dict[str, str] = {}
         for entry in configuration.store:
@@ -67,15 +67,29 @@ def _newest(
         configuration = newest
 
 
-def _spread_the_news(configuration: Configuration, stores: Iterable[Store]) -> None:
-    """Give the list to those stores that did not answer when it was changed."""
-    for store in stores:
+def _spread_the_news(configuration: Configuration, known: Mapping[str, Store]) -> None:
+    """Give the list to those stores that did not answer when it was changed; and the log as it is, where another one
+    was let own it in the meantime because this was thought to be lost."""
+    owner = known.get(configuration.entry(configuration.owner).id)
+    for store in known.values():
         try:
             theirs = read_configuration(store)
             if not store.read_only and (theirs is None or theirs.number < configuration.number):
+                if theirs is not None and theirs.number < configuration.lost and store is not owner:
+                    if owner is None:
+                        continue
+                    replace_log(owner, store)
                 store.put("config", STORES, encode(configuration))
         except (StoreError, CorruptData):
             continue  # the next time; a list that cannot be read may be a newer program's
+
+
+def replace_log(owner: Store, store: Store) -> None:
+    """Let a store's log be that of the owner: one that was away may have records that were never copied, and others
+    have taken their places. Raises StoreError."""
+    ours = {stored.name for stored in owner.list("log")}
+    store.delete("log", [stored.name for stored in store.list("log") if stored.name not in ours])
+    store.put_many("log", ((name, owner.get("log", name)) for name in sorted(ours)))
 
 
 def _open_member(entry: StoreEntry, config: Config, read_only: bool) -> Store:

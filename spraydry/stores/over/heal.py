@@ -124,6 +124,8 @@ def _bring_uncached(spread: Spread, policy: Policy, report: Report, every_copy: 
     for member in members:
         if member is not spread.owner:
             try:
+                if not member.up:
+                    raise member.refusal  # it was waited for already
                 copy_log(spread.owner, member, "")
             except (StoreError, CorruptData) as error:
                 healed.fail(f"the log could not be copied: {error}", "")
@@ -288,6 +290,8 @@ class _Run:
                 store.delete(self._namespace, names)
 
             try:
+                if not member.up:
+                    raise member.refusal
                 member.write(delete)
             except (StoreError, CorruptData) as error:
                 self._healed.fail(f"could not be removed: {reason_of(error)}", names[0][0], len(names))
