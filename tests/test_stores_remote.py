@@ -67,8 +67,8 @@ def remote(
     second = timedelta(seconds=1)
     monkeypatch.setattr(cloud_clients, "_TIMES", {"connect_timeout": second, "timeout": 2 * second})
     monkeypatch.setattr(cloud_clients, "_RETRY", {"max_retries": 0})
-    monkeypatch.setattr(connection, "_ANSWER_WITHIN_S", 1.0)
-    monkeypatch.setattr(connection, "_CONNECT_WITHIN_S", 1.0)
+    monkeypatch.setattr(connection, "_ANSWER_WITHIN_S", 3.0)
+    monkeypatch.setattr(connection, "_CONNECT_WITHIN_S", 3.0)
     assert Retry.__init__.__defaults__ is not None
     monkeypatch.setattr(Retry.__init__, "__defaults__", (2, *Retry.__init__.__defaults__[1:]))
     with ExitStack() as stack:
