@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 def verify(*, sample: str | None = None, seed: int = 0, rebuild: bool = False, json: bool = False) -> int | None:
     """Check that everything stored is whole, and that every version has all it needs.
 
-    Reads and decodes every frame, compares it with its name and with the catalog
-    (of several stores, each copy), then walks all versions down to the digest of each file. Damage is told with
-    the paths that need what is damaged, and the exit code is 6.
+    Reads and decodes every frame (of several stores, each copy), compares it with
+    its name and with the catalog, then walks all versions down to the digest of
+    each file. Damage is told with the paths that need what is damaged, and the exit
+    code is 6.
 
     Caches in front of stores are passed by, and not checked: what they give is
     compared with its name whenever it is read, and fetched again if it differs.
