@@ -131,6 +131,7 @@ def test_a_lost_owner_that_is_found_again(home: Path, spraydry: Run, source: Pat
     (home / "c").rename(home / "away-too")
     spraydry("ingest", source, "--as", "only-on-a")  # slot 2
     spraydry("ingest", source, "--as", "this-too")  # slot 3
+    spraydry("ingest", source, "--as", "and-this")  # slot 4
     (home / "away").rename(home / "b")
     (home / "away-too").rename(home / "c")
     (home / "a").rename(home / "lost")
