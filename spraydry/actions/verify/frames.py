@@ -61,8 +61,8 @@ def known_frames(repository: Repository) -> Iterator[tuple[str, list[Member]]]:
 def check_frames(
     repository: Repository, held: Iterable[tuple[str, list[Member]]], fraction: float, seed: int
 ) -> Iterator[CheckedFrame]:
-    """Read, decode and compare frames, or a random `fraction` of them; in threads, in any number. Of several stores every
-    copy is read."""
+    """Read, decode and compare frames, or a random `fraction` of them; in threads, in any number. Of several stores
+    every copy is read."""
     random = Random(seed)
     chosen = (one for one in held if fraction >= 1 or random.random() < fraction)
     return ordered_map(lambda one: _check(repository, *one), chosen, _threads(repository))
@@ -90,36 +90,42 @@ def _held(repository: Repository) -> Iterator[tuple[str, list[Member]]]:
 
 
 def _check(repository: Repository, text: str, members: Sequence[Member]) -> CheckedFrame:
-    if len(members) < 2:
-        return _check_frame(repository, text)
-    bad, sound = [], 0
-    for member in members:
-        try:
-            if digest(member.read(lambda store: store.get("frames", text))).hex() == text:
-                sound += 1
-            else:
-                bad.append(member.name)
-        except CorruptData:
-            bad.append(member.name)
-        except StoreError:
-            continue  # gone, or it does not answer any more
-    checked = _check_frame(repository, text)
-    return replace(checked, bad_copies=tuple(bad)) if sound and checked.reason is None else checked
-
-
-def _check_frame(repository: Repository, text: str) -> CheckedFrame:
     try:
         name = bytes.fromhex(text)
     except ValueError:
         return CheckedFrame(text.encode(), 0, 0, 0, 0, True, "that is no frame's name")
+    stored, bad = _copies(text, members) if len(members) > 1 else (None, ())
     try:
-        stored = repository.store.get("frames", text)
+        stored = stored or repository.store.get("frames", text)
     except StoreUnavailable:
         raise
     except ValueNotFound:
         return CheckedFrame(name, 0, 0, 0, 0, True, "it is gone")
     except SprayDryError as error:
         return CheckedFrame(name, 0, 0, 0, 0, True, str(error))
+    checked = _check_frame(repository, name, stored)
+    return replace(checked, bad_copies=bad) if checked.reason is None else checked
+
+
+def _copies(text: str, members: Sequence[Member]) -> tuple[bytes | None, tuple[str, ...]]:
+    """A frame's bytes from the first of several stores whose copy is sound (None: from none), and the names of those
+    whose copy is damaged."""
+    sound, bad = None, []
+    for member in members:
+        try:
+            stored = member.read(lambda store: store.get("frames", text))
+            if digest(stored).hex() == text:
+                sound = sound or stored
+            else:
+                bad.append(member.name)
+        except CorruptData:
+            bad.append(member.name)
+        except StoreError:
+            continue  # gone, or it does not answer any more
+    return sound, tuple(bad)
+
+
+def _check_frame(repository: Repository, name: bytes, stored: bytes) -> CheckedFrame:
     if digest(stored) != name:
         return CheckedFrame(name, len(stored), 0, 0, 0, True, "its bytes are not those its name was made from")
     try:
