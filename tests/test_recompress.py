@@ -260,11 +260,12 @@ def values_of(store: Store) -> dict[tuple[str, str], bytes]:
 
 def opened(store: Store) -> Repository:
     """A repository over a store, with a catalog that knows only what the store tells: that of another machine."""
+    from spraydry.repository.local import open_catalog
     from spraydry.repository.opening import Opened, read_config
-    from spraydry.repository.repository import _catalog
 
     config = read_config(store, False)
-    return Repository(store, _catalog(Opened(store, config, None)), config, "memory:", 0)
+    opened = Opened(store, config, None)
+    return Repository(opened, open_catalog(opened), "memory:", 0)
 
 
 def stops_everywhere(built: Built, work: Callable[[Repository], object]) -> tuple[int, list[str]]:

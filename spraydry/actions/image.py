@@ -15,7 +15,8 @@ from spraydry.format.digest import DIGEST_BYTES, digest, hasher
 from spraydry.format.erofs import Addresses, Source, device_slots, write_image
 from spraydry.format.tree import DIRECTORY, Entry, Xattrs, encode_entry
 from spraydry.repository.address import Found
-from spraydry.repository.repository import Repository, cache_folder
+from spraydry.repository.local import cache_folder
+from spraydry.repository.repository import Repository
 from spraydry.repository.stream import spans
 from spraydry.repository.xattrs import as_listed, xattrs_of
 

@@ -11,7 +11,8 @@ import msgspec
 
 from spraydry.errors import CorruptData, FormatTooNew, NotARepository, SprayDryError
 from spraydry.format.digest import DIGEST_BYTES, digest
-from spraydry.repository.repository import Repository, cache_folder
+from spraydry.repository.local import cache_folder
+from spraydry.repository.repository import Repository
 from spraydry.stores.database.database import Database
 
 _SCHEMA = """

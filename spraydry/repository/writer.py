@@ -14,7 +14,8 @@ from spraydry.format.digest import Buffer, digest
 from spraydry.format.run import FrameInfo, Row, encode_run
 from spraydry.parallel import default_threads
 from spraydry.repository.dictionaries import Choice
-from spraydry.repository.repository import Repository, frame_info
+from spraydry.repository.frames import frame_info
+from spraydry.repository.repository import Repository
 
 # Measured on 14 versions of a source tree (604 MB), ordered by near directories and names: the whole repository has
 # 25.9 MB with frames of 768 KiB, 24.8 with 1 MiB, 24.2 with 1.25 MiB; a reader of one small file decodes a whole frame,

@@ -15,8 +15,9 @@ import pytest
 
 from spraydry.actions.ingest import Ingested, ingest
 from spraydry.format.version import RemovalRecord
+from spraydry.repository.local import cache_folder
 from spraydry.repository.log import RECORD_FORMAT
-from spraydry.repository.repository import Repository, cache_folder
+from spraydry.repository.repository import Repository
 from tests.ingest.trees import age, as_nobody, differences, fill, names_in, read_back, taken, version_of
 
 

@@ -33,7 +33,8 @@ from spraydry.format.frame import Dictionary
 from spraydry.format.run import Row, encode_run
 from spraydry.format.version import AnyRecord, DictionariesRecord
 from spraydry.repository.cache import FrameCache
-from spraydry.repository.repository import Repository, frame_info
+from spraydry.repository.frames import frame_info
+from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
 from spraydry.stores.base import open_store
 

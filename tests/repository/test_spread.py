@@ -36,7 +36,8 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 
     def of(store: Store) -> Repository:
         catalog = Catalog(Database(f"{tmp_path}/catalog-{len(made)}", "", create=True))
-        repository = Repository(store, catalog, Config("spraydry", 1, bytes(16), bytes(16), 1), "here", 1 << 20)
+        opened = Opened(store, Config("spraydry", 1, bytes(16), bytes(16), 1), None)
+        repository = Repository(opened, catalog, "here", 1 << 20)
         made.append(repository)
         return repository
 

@@ -27,8 +27,9 @@ from spraydry.format.frame import DEFAULT_LEVEL, LEVELS
 from spraydry.format.tree import DIRECTORY, Entry
 from spraydry.format.version import check_new_name
 from spraydry.parallel import default_threads
+from spraydry.repository.local import cache_folder
 from spraydry.repository.log import Version
-from spraydry.repository.repository import Repository, cache_folder
+from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
 from spraydry.repository.scancache import ScanCache
 from spraydry.repository.writer import FRAME_TARGET_BYTES, Writer

@@ -12,7 +12,8 @@ from spraydry.errors import SprayDryError
 from spraydry.format import frame as frames
 from spraydry.format.digest import Buffer
 from spraydry.format.run import FrameInfo, Row
-from spraydry.repository.repository import Repository, frame_info
+from spraydry.repository.frames import frame_info
+from spraydry.repository.repository import Repository
 from spraydry.repository.writer import FRAME_TARGET_BYTES, PART_TARGET_BYTES
 
 # What saves less than one part in WORTH stays as it is: it would be written, fsynced and copied for nothing.

@@ -1,0 +1,53 @@
+"""Frames as a store has them: read, decoded, and their chunks named by what they are."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from spraydry.errors import DictionaryMissing, ValueNotFound
+from spraydry.format import frame as frames
+from spraydry.format.digest import Buffer, digest
+from spraydry.format.run import FrameInfo, Row
+from spraydry.stores.base import Store
+
+
+class Frames:
+    """Reads frames and the dictionaries they need, which it keeps. Blocks; threads may share it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._dictionaries: dict[bytes, frames.Dictionary] = {}
+
+    def decode_frame(self, name: bytes) -> tuple[FrameInfo, list[Row], Buffer]:
+        """Read a frame and give its chunks' digests, computed from the bytes: what is in a row is verified by that."""
+        return self._decoded(name, self._stored_frame(name))
+
+    def _stored_frame(self, name: bytes) -> bytes:
+        try:
+            return self.store.get("frames", name.hex())
+        except ValueNotFound:
+            raise ValueNotFound(f"frame {name.hex()} is gone") from None
+
+    def _decoded(self, name: bytes, stored: bytes) -> tuple[FrameInfo, list[Row], Buffer]:
+        head, plain = frames.decode(stored, self.dictionary)
+        view = memoryview(plain)
+        rows = [
+            Row(digest(view[at : at + length]), 0, at, length)
+            for at, length in zip(accumulate(head.lengths, initial=0), head.lengths, strict=False)
+        ]
+        return frame_info(name, head, len(stored)), rows, plain
+
+    def dictionary(self, name: bytes) -> frames.Dictionary:
+        """A dictionary by its digest. Raises DictionaryMissing."""
+        if name not in self._dictionaries:
+            try:
+                plain = self.store.get("dictionaries", name.hex())
+            except ValueNotFound:
+                raise DictionaryMissing(f"dictionary {name.hex()} is gone") from None
+            self._dictionaries[name] = frames.load_dictionary(name, plain)
+        return self._dictionaries[name]
+
+
+def frame_info(name: bytes, head: frames.Header, stored_bytes: int) -> FrameInfo:
+    """What the index keeps of a frame."""
+    return FrameInfo(name, head.frame_class, head.codec, head.level, head.dictionary, head.plain_bytes, stored_bytes)

@@ -1,0 +1,169 @@
+"""The catalog of a repository, kept in step with what its store holds, and made anew from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from spraydry.errors import (
+    CorruptData,
+    SprayDryError,
+    StoreReadOnly,
+    StoreUnavailable,
+    ValueNotFound,
+)
+from spraydry.format.digest import digest
+from spraydry.format.run import FrameInfo, Row, decode_run
+from spraydry.format.version import RevokeRecord
+from spraydry.parallel import default_threads, ordered_map
+from spraydry.repository import losses
+from spraydry.repository.catalog import Catalog
+from spraydry.repository.frames import Frames
+from spraydry.repository.local import cache_folder
+from spraydry.repository.log import Log
+from spraydry.repository.opening import Opened
+
+
+class Indexed(Frames):
+    """Frames with the catalog that says which of them holds which chunk, and the log. Blocks; threads may share it."""
+
+    def __init__(self, opened: Opened, catalog: Catalog, url: str) -> None:
+        super().__init__(opened.store)
+        self.opened = opened
+        self.config = opened.config
+        self.catalog = catalog
+        self.url = url
+        self.log = Log(self.store)
+        self.read_only = self.store.read_only
+        self.behind: str | None = None  # why this is not the newest there is
+        self.damaged_runs: dict[str, str] = {}  # name -> what is wrong; what only they name cannot be found
+
+    def refresh(self) -> None:
+        """Take in what others committed since: log slots, index runs. Raises CorruptData for a log cut short."""
+        configuration = self.opened.configuration
+        lost = losses.pending(configuration, self.catalog)
+        seen = None if lost else self.catalog.state("head")
+        slot = self.log.read()
+        self.behind = None
+        if seen is not None:
+            seen_slot = int.from_bytes(seen[:8], "big")
+            if seen_slot > slot and configuration is not None and configuration.owner in self.store.silent:
+                self.behind = f"{configuration.owner}, which owns the log, does not answer, and has newer versions"
+                return
+            if seen_slot > slot or (seen_slot and self.log.digests[seen_slot - 1] != seen[8:]):
+                raise CorruptData(f"{self.url}: the log was cut short or replaced (slot {seen_slot} was seen before)")
+        if self.catalog.database.read_only:
+            return
+        fresh = self.log.records[seen_slot if seen else 0 :]
+        if any(isinstance(record, RevokeRecord) for record in fresh):
+            self.catalog.forget_runs()  # what was condemned may be back
+        if self._take_runs() or fresh:
+            # Another machine's catalog forgot these when it condemned them: nothing may count on them any more.
+            self.catalog.forget_frames(self.log.condemned_since(0))
+            self.remember_head()
+        if lost and not self.read_only and configuration is not None:
+            losses.settle(configuration, self.catalog, self.store, cache_folder(self.config.repository))
+
+    def _take_runs(self) -> int:
+        """Take in the index runs that are new; how many that were."""
+        taken, took = self.catalog.runs(), 0
+        for stored in list(self.store.list("index")):
+            if stored.name not in taken and stored.name not in self.damaged_runs:
+                try:
+                    value = self.store.get("index", stored.name)
+                    if digest(value).hex() != stored.name:
+                        raise CorruptData(f"index run {stored.name} is damaged")
+                    infos, rows = decode_run(value)
+                    self.catalog.add_run(stored.name, infos, rows, verified=False)
+                    took += 1
+                except ValueNotFound:
+                    continue  # merged into another meanwhile
+                except CorruptData as error:  # the rest can be read, and rebuild_catalog does without it
+                    self.damaged_runs[stored.name] = str(error)
+        return took
+
+    def vouch(self, names: Iterable[bytes]) -> set[bytes]:
+        """Those of `names` that lie in frames which others have indexed, after these were read, decoded and verified.
+
+        Only then do they count for deduplication: an index that lies must not make a version lose what it needs.
+        """
+
+        def read(frame: bytes) -> tuple[FrameInfo, list[Row]] | None:
+            try:
+                return self.decode_frame(frame)[:2]
+            except SprayDryError:
+                return None  # whoever reads it meets the error; here, what it holds is stored again
+
+        wanted, found = set(names), set()
+        claimed = sorted(self.catalog.claimed(list(wanted)))
+        for decoded in ordered_map(read, claimed, max(default_threads(), self.store.traits.concurrency)):
+            if decoded is not None:
+                info, rows = decoded
+                self.catalog.add_run(None, [info], rows, verified=True)
+                found |= wanted & {row.digest for row in rows}
+        return found
+
+    def reindex(self) -> int:
+        """Make the catalog anew from the store's index runs, reading no frame; the number of frames they name.
+
+        What they say counts for deduplication only once it was verified: see `vouch`. Raises StoreUnavailable where a
+        store does not answer: what only it holds would be forgotten.
+        """
+        self._check_complete()
+        with self.batch():
+            self.catalog.clear()
+            self.damaged_runs.clear()
+            self._take_runs()
+            self.catalog.forget_frames(self.log.condemned_since(0))
+            self.remember_head()
+        return self.catalog.frames_count()
+
+    def rebuild_catalog(self) -> int:
+        """Make the catalog anew from the store's frames; the number of frames found.
+
+        Reads every frame once, decoding it: the time is that of `verify`. Of frames that are damaged or gone it knows
+        what the index runs say, so that an error can name them; nothing is deduplicated against them.
+        """
+        self._check_complete()
+        with self.store.uncached(), self.batch():
+            self.catalog.clear()
+            self.damaged_runs.clear()
+            count = 0
+            for stored in self.store.list("frames"):
+                value = self.store.get("frames", stored.name)
+                name = digest(value)
+                if name.hex() != stored.name:
+                    continue
+                try:
+                    info, rows, _ = self._decoded(name, value)
+                except SprayDryError:
+                    continue
+                self.catalog.add_run(None, [info], rows, verified=True)
+                count += 1
+            self._take_runs()
+            for stored in self.store.list("index"):
+                self.catalog.replace_runs([], stored.name)
+            self.remember_head()
+        return count
+
+    def _check_complete(self) -> None:
+        if self.store.silent:
+            raise StoreUnavailable(
+                f"{', '.join(self.store.silent)} does not answer: the catalog would forget what is there"
+            )
+
+    def remember_head(self) -> None:
+        """Note the newest slot, so that a log cut short is noticed."""
+        slot, name = self.log.head
+        self.catalog.remember("head", slot.to_bytes(8, "big") + name)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """What is written inside becomes durable together at its end, where store and catalog are one file."""
+        if self.read_only:
+            raise StoreReadOnly(f"{self.url} cannot be written (permissions, or a read-only medium)")
+        with ExitStack() as stack:
+            # The catalog's ends last: it must never know of a frame that the store did not keep.
+            stack.enter_context(self.catalog.database.transaction())
+            stack.enter_context(self.store.batch())
+            yield
