@@ -70,16 +70,12 @@ def decode_run(value: bytes) -> tuple[tuple[FrameInfo, ...], Iterator[Row]]:
 
     def rows() -> Iterator[Row]:
         before = b""
-        for fields in _ROW.iter_unpack(memoryview(value)[at:]):
-            row = Row(*fields)
-            if (
-                row.digest < before
-                or row.frame >= frame_count
-                or not row.length
-                or row.offset + row.length > frames[row.frame].plain
-            ):
+        plain = [frame.plain for frame in frames]
+        for row in map(Row._make, _ROW.iter_unpack(memoryview(value)[at:])):
+            name, place, offset, length = row
+            if name < before or place >= frame_count or not length or offset + length > plain[place]:
                 raise CorruptData("an index run has a row that cannot be")
-            before = row.digest
+            before = name
             yield row
 
     return frames, rows()

@@ -192,10 +192,15 @@ class Choice:
                 trial.note(len(encoded.stored), len(with_it.stored))
         return encoded
 
+    @property
+    def due(self) -> bool:
+        """Whether something has paid by now, and `settle` would store it."""
+        return any(trial.paid for trial in self._trials.values())
+
     def settle(self) -> None:
         """Take into use what has paid by now."""
         for frame_class, trial in list(self._trials.items()):
-            if trial.saved >= len(trial.dictionary.plain):
+            if trial.paid:
                 keep(self._repository, trial.dictionary)
                 self._adopted[frame_class] = self._new[frame_class] = trial.dictionary.digest
                 self._gains[trial.dictionary.digest] = trial.saved / trial.plainly
@@ -229,6 +234,10 @@ class _Trial:
     @property
     def goes_on(self) -> bool:
         return self.tries < _TRIES or self.saved_here * _WORTH >= self.plainly_here
+
+    @property
+    def paid(self) -> bool:
+        return self.saved >= len(self.dictionary.plain)
 
     def note(self, without_bytes: int, with_bytes: int) -> None:
         self.tries += 1

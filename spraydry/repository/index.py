@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from spraydry.errors import (
@@ -10,7 +10,6 @@ from spraydry.errors import (
     SprayDryError,
     StoreReadOnly,
     StoreUnavailable,
-    ValueNotFound,
 )
 from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row, decode_run
@@ -22,6 +21,9 @@ from spraydry.repository.frames import Frames
 from spraydry.repository.local import cache_folder
 from spraydry.repository.log import Log
 from spraydry.repository.opening import Opened
+from spraydry.stores.base import Stored
+
+_TOGETHER_BYTES = 8 << 20
 
 
 class Indexed(Frames):
@@ -65,21 +67,32 @@ class Indexed(Frames):
             losses.settle(configuration, self.catalog, self.store, cache_folder(self.config.repository))
 
     def _take_runs(self) -> int:
-        """Take in the index runs that are new; how many that were."""
-        taken, took = self.catalog.runs(), 0
-        for stored in list(self.store.list("index")):
-            if stored.name not in taken and stored.name not in self.damaged_runs:
-                try:
-                    value = self.store.get("index", stored.name)
-                    if digest(value).hex() != stored.name:
-                        raise CorruptData(f"index run {stored.name} is damaged")
-                    infos, rows = decode_run(value)
-                    self.catalog.add_run(stored.name, infos, rows, verified=False)
-                    took += 1
-                except ValueNotFound:
+        """Take in the index runs that are new; how many that were.
+
+        Many at a time: each row is then moved down fewer levels of the catalog, and far stores are asked less often.
+        """
+        known, took = self.catalog.runs() | self.damaged_runs.keys(), 0
+        for names in _together(stored for stored in self.store.list("index") if stored.name not in known):
+            taken: list[str] = []
+            infos: list[FrameInfo] = []
+            rows: list[tuple[bytes, int, int, int]] = []
+            for name, value in self.store.get_many("index", names):
+                if value is None:
                     continue  # merged into another meanwhile
+                try:
+                    run_infos, run_rows = _decode(name, value)
                 except CorruptData as error:  # the rest can be read, and rebuild_catalog does without it
-                    self.damaged_runs[stored.name] = str(error)
+                    self.damaged_runs[name] = str(error)
+                    continue
+                first = len(infos)
+                infos += run_infos
+                rows += [(chunk, first + place, offset, length) for chunk, place, offset, length in run_rows]
+                taken.append(name)
+            with self.catalog.taking():
+                self.catalog.add_run(None, infos, rows, verified=False)
+                for name in taken:
+                    self.catalog.replace_runs([], name)
+            took += len(taken)
         return took
 
     def vouch(self, names: Iterable[bytes]) -> set[bytes]:
@@ -167,3 +180,25 @@ class Indexed(Frames):
             stack.enter_context(self.catalog.database.transaction())
             stack.enter_context(self.store.batch())
             yield
+
+
+def _decode(name: str, value: bytes) -> tuple[Sequence[FrameInfo], Sequence[Row]]:
+    if digest(value).hex() != name:
+        raise CorruptData(f"index run {name} is damaged")
+    infos, rows = decode_run(value)
+    return infos, list(rows)
+
+
+def _together(runs: Iterable[Stored]) -> Iterator[list[str]]:
+    """Their names in groups of at most _TOGETHER_BYTES: so much is fetched and taken in at a time, at about five times
+    that in memory."""
+    names: list[str] = []
+    held = 0
+    for stored in list(runs):  # a listing that is left open while others write may tie them up
+        if names and held + stored.size > _TOGETHER_BYTES:
+            yield names
+            names, held = [], 0
+        names.append(stored.name)
+        held += stored.size
+    if names:
+        yield names

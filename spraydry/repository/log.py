@@ -72,11 +72,14 @@ class Log:
         with self._lock:
             if self.digests and not self._still_there():
                 self._forget()
-            for stored in self._store.list("log", slot_name(len(self.records))):
+            names = (stored.name for stored in self._store.list("log", slot_name(len(self.records))))
+            for found, value in self._store.get_many("log", names):
                 slot = len(self.records) + 1
-                if stored.name != slot_name(slot):
-                    raise CorruptData(f"log slot {slot} is missing, though {stored.name} is there")
-                record, name = decode_record(self._store.get("log", stored.name), slot)
+                if found != slot_name(slot):
+                    raise CorruptData(f"log slot {slot} is missing, though {found} is there")
+                if value is None:
+                    raise ValueNotFound(f"log/{found} is not in the store")
+                record, name = decode_record(value, slot)
                 if record.previous != self.head[1]:
                     raise CorruptData(f"log slot {slot} does not follow slot {slot - 1}")
                 self._take(slot, record)

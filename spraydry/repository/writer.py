@@ -1,21 +1,20 @@
-"""Writing chunks: deduplicated, gathered into frames by class, encoded in threads, stored with their index."""
+"""Writing chunks: deduplicated, gathered into frames by class, encoded in threads while others are stored."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
 
-from spraydry.errors import StoreError
+from spraydry.errors import StoreError, StoreFull
 from spraydry.format import frame as frames
-from spraydry.format.digest import Buffer, digest
-from spraydry.format.run import FrameInfo, Row, encode_run
+from spraydry.format.digest import Buffer
 from spraydry.parallel import default_threads
 from spraydry.repository.dictionaries import Choice
-from spraydry.repository.frames import frame_info
 from spraydry.repository.repository import Repository
+from spraydry.repository.storer import Named, Storer
 
 # Measured on 14 versions of a source tree (604 MB), ordered by near directories and names: the whole repository has
 # 25.9 MB with frames of 768 KiB, 24.8 with 1 MiB, 24.2 with 1.25 MiB; a reader of one small file decodes a whole frame,
@@ -28,7 +27,6 @@ _BATCH_BYTES = 8 << 20
 _RUN_BYTES = _BATCH_BYTES  # with each batch: on a full disk there is no room left to say later what was stored
 # Far away, a batch is some round trips during which nothing else is stored: at 40 ms, SFTP kept a quarter of its rate.
 _FAR_S, _FAR_TIMES = 0.005, 4
-_RUN_ROWS = 100_000
 _ASKED_CHUNKS = 128
 _ASKED_BYTES = 1 << 20
 
@@ -55,12 +53,11 @@ class _Open:
 
 
 class Writer:
-    """Takes chunks; not thread-safe, its caller's thread does the storing, its own threads the encoding.
+    """Takes chunks; not thread-safe. Frames are encoded in threads of its own, and stored by a Storer in another one.
 
-    Frames and the index rows that name them are stored in the same batch where store and catalog are one file, and in
-    that order everywhere. What was added counts as known from then on; after a crash what was not yet published by an
-    index run is unreferenced, no more. With `dry_run` nothing is stored, only counted. At most `ahead` frames wait or
-    are encoded at a time: that bounds memory.
+    What was added counts as known from then on; after a crash what was not yet published by an index run is
+    unreferenced, no more. With `dry_run` nothing is stored, only counted. At most `ahead` frames wait or are encoded at
+    a time, one batch of encoded ones is collected, and one is on its way to the store: that bounds memory.
     """
 
     def __init__(
@@ -77,21 +74,17 @@ class Writer:
         self.target_bytes = target_bytes
         self.written = Written()
         self._dry_run = dry_run
-        self._broken = False
-        self._finishing = False
         threads = threads or default_threads()
         self._choice = Choice(repository, dictionaries, trials=not dry_run)
         self._ahead = 2 * threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spraydry-encode")
         self._open: dict[tuple[str, bool], _Open] = {}
         self._waiting: deque[tuple[list[bytes], Future[frames.Encoded]]] = deque()
-        self._encoded: list[tuple[list[bytes], frames.Encoded]] = []
+        self._encoded: list[Named] = []
         self._encoded_bytes = 0
         times = _FAR_TIMES if repository.store.traits.round_trip_s > _FAR_S else 1
-        self._batch_bytes, self._run_bytes = times * _BATCH_BYTES, times * _RUN_BYTES
-        self._infos: list[FrameInfo] = []
-        self._rows: list[Row] = []
-        self._unpublished_bytes = 0
+        self._batch_bytes = times * _BATCH_BYTES
+        self._storer = Storer(repository, times * _RUN_BYTES, dry_run)
         self._pending: set[bytes] = set()
         self._asked: list[tuple[bytes, Buffer, str, bool]] = []  # added, but not yet looked up
         self._asked_bytes = 0
@@ -148,7 +141,9 @@ class Writer:
 
     def _close(self, line: tuple[str, bool]) -> None:
         filling = self._open.pop(line)
-        self._choice.settle()
+        if self._choice.due:
+            self._land()  # it stores a dictionary: two threads that write could wait for each other
+            self._choice.settle()
         future = self._pool.submit(self._choice.encode, filling.chunks, line[0], self.level)
         self._waiting.append((filling.names, future))
         while len(self._waiting) > self._ahead:
@@ -157,59 +152,39 @@ class Writer:
     def _take(self) -> None:
         names, future = self._waiting.popleft()
         encoded = future.result()
-        self._encoded.append((names, encoded))
+        self._encoded.append(Named(names, encoded))
         self._encoded_bytes += len(encoded.stored)
         if self._encoded_bytes >= self._batch_bytes:
-            self._store()
+            self._store(publish=False)
 
-    def _store(self) -> None:
-        infos: list[FrameInfo] = []
-        rows: list[Row] = []
-        for names, encoded in self._encoded:
-            place = len(self._infos) + len(infos)
-            infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
-            lengths = encoded.header.lengths
-            rows += [
-                Row(name, place, at, length)
-                for name, at, length in zip(names, accumulate(lengths, initial=0), lengths, strict=False)
-            ]
-        unpublished_bytes = self._unpublished_bytes + self._encoded_bytes
-        publish = self._finishing or unpublished_bytes >= self._run_bytes or len(self._rows) + len(rows) >= _RUN_ROWS
-        if not self._dry_run:
-            self._broken = True  # until the batch is durable: a run must never name frames that were not stored
-            with self.repository.batch():
-                self.repository.store.put_many("frames", ((e.name.hex(), e.stored) for _, e in self._encoded))
-                if publish:
-                    self._publish(self._infos + infos, self._rows + rows)
-        self._infos += infos
-        self._rows += rows
-        self._unpublished_bytes = unpublished_bytes
-        self.written.frames += len(self._encoded)
-        self.written.stored_bytes += self._encoded_bytes
-        self._encoded, self._encoded_bytes = [], 0
-        self._broken = False
-        if publish and not self._dry_run:
-            self._catalog_empty = self._catalog_empty and not self._rows
-            self._infos, self._rows, self._unpublished_bytes = [], [], 0
-            # The index knows these from now on; what is not stored yet must stay known here.
+    def _store(self, publish: bool) -> None:
+        self._land()
+        batch, self._encoded, self._encoded_bytes = self._encoded, [], 0
+        self._storer.store(batch, publish)
+
+    def _land(self) -> None:
+        """Wait until the batch that is on its way is durable."""
+        stored = self._storer.landed()
+        if stored is None:
+            return
+        self.written.frames += stored.frames
+        self.written.stored_bytes += stored.bytes
+        if stored.published:
+            self._catalog_empty = False
+            # The index knows the others from now on; what is not stored yet must stay known here.
             self._pending = {name for filling in self._open.values() for name in filling.names}
             self._pending.update(name for names, _ in self._waiting for name in names)
-
-    def _publish(self, infos: list[FrameInfo], rows: list[Row]) -> None:
-        if rows:
-            run = encode_run(infos, rows)
-            name = digest(run).hex()
-            self.repository.store.put("index", name, run)
-            self.repository.catalog.add_run(name, infos, rows, verified=True)
+            self._pending.update(name for names, _ in self._encoded for name in names)
 
     def keep(self) -> None:
         """Publish what was stored, before giving up, so that it need not be stored again. After a failure to store that
         is what was durable before."""
         if self._dry_run:
             return
-        if self._broken:
-            with self.repository.batch():
-                self._publish(self._infos, self._rows)
+        with suppress(StoreFull):
+            self._land()
+        if self._storer.broken:
+            self._storer.publish()
         else:
             self.finish()
 
@@ -218,16 +193,15 @@ class Writer:
 
         Raises StoreError when storing failed before: what was added since the last success is given up.
         """
-        if self._broken:
+        if self._storer.broken:
             raise StoreError("storing failed before; nothing more can be added")
         self._answer()
         for line in list(self._open):
             self._close(line)
         while self._waiting:
             self._take()
-        self._finishing = True
-        self._store()
-        self._finishing = False
+        self._store(publish=True)
+        self._land()
         if not self._dry_run:
             self._choice.finish()
         return self.written
@@ -237,6 +211,7 @@ class Writer:
         for _, future in self._waiting:
             future.cancel()
         self._pool.shutdown(wait=True)
+        self._storer.close()
 
     def __enter__(self) -> Writer:
         return self

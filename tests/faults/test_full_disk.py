@@ -189,12 +189,12 @@ def test_interrupted_while_storing(
 ) -> None:
     """In the midst of a batch, at each of its steps: no run names what is not there."""
     source = tmp_path / "s"
-    writer = sys.modules["spraydry.repository.writer"]
+    writer, storer = (sys.modules[f"spraydry.repository.{module}"] for module in ("writer", "storer"))
     monkeypatch.setattr(writer, "_BATCH_BYTES", 20_000)
     monkeypatch.setattr(writer, "_RUN_BYTES", 50_000)
     monkeypatch.setattr(sys.modules["spraydry.actions.ingest.ingest"], "FRAME_TARGET_BYTES", 8_000)
     source.mkdir()
-    real = getattr(writer, name)
+    real = getattr(storer, name)
     interrupted = 0
     for point in range(1, 25):
         (source / f"{point}").write_bytes(rng.randbytes(120_000))
@@ -208,7 +208,7 @@ def test_interrupted_while_storing(
             return real(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, name, interrupting)
+            patch.setattr(storer, name, interrupting)
             try:
                 ingest(repository, [str(source)], root="r", threads=1)
             except KeyboardInterrupt:

@@ -36,8 +36,8 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 
     def of(store: Store) -> Repository:
         catalog = Catalog(Database(f"{tmp_path}/catalog-{len(made)}", "", create=True))
-        opened = Opened(store, Config("spraydry", 1, bytes(16), bytes(16), 1), None)
-        repository = Repository(opened, catalog, "here", 1 << 20)
+        config = Config("spraydry", 1, bytes(16), bytes(16), 1)
+        repository = Repository(Opened(store, config, None), catalog, "here", 1 << 20)
         made.append(repository)
         return repository
 
