@@ -24,12 +24,11 @@ BATCH = 5  # chunks that fill a batch, each a frame of its own
 
 
 class Gated(MemoryStore):
-    """Frames are stored when the gate lets them; what is stored, by which thread, and how, is noted."""
+    """Frames are stored when the gate lets them, a batch for each release; what is stored is noted, in order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
+        self.gate = threading.Semaphore(1000)
         self.entered = threading.Semaphore(0)
         self.inside = self.most = self.batches = 0
         self.full_at: int | None = None  # of the batches, counted from 1
@@ -44,7 +43,7 @@ class Gated(MemoryStore):
         self.batches += 1
         self.entered.release()
         try:
-            assert self.gate.wait(20), "the writer waits for a batch instead of making the next one"
+            assert self.gate.acquire(timeout=20), "the writer waits for a batch instead of making the next one"
             if self.batches == self.full_at:
                 raise StoreFull("no room is left")
             super().put_many(namespace, self._noted(namespace, values))
@@ -87,14 +86,18 @@ def add(writer: Writer, rng: random.Random, chunks: int) -> list[bytes]:
 
 def test_the_next_batch_is_made_while_one_is_stored(repository: Repository, store: Gated, rng: random.Random) -> None:
     with Writer(repository, target_bytes=CHUNK_BYTES, threads=1) as writer:
-        store.gate.clear()
+        store.gate = threading.Semaphore(0)
         names = add(writer, rng, 2 * BATCH + 1)  # the last ones are still being encoded: the second batch is not full
         assert store.entered.acquire(timeout=20) and store.inside == 1
-        assert writer.unknown(names) == set()  # also while it is on its way
-        store.gate.set()
+        assert writer.unknown(names) == set()
+        store.gate.release()
+        names += add(writer, rng, BATCH)  # the first one has landed, the second one is on its way
+        assert store.entered.acquire(timeout=20) and store.inside == 1
+        assert writer.unknown(names) == set()
+        store.gate.release(1000)
         names += add(writer, rng, 10 * BATCH)
         written = writer.finish()
-    assert store.most == 1 and store.batches >= 11
+    assert store.most == 1 and store.batches >= 12
     assert (written.frames, written.chunks) == (len(names), len(names))
     assert written.stored_bytes == sum(stored.size for stored in store.list("frames"))
     assert repository.catalog.known(names) == set(names)
@@ -161,10 +164,10 @@ def test_an_error_in_the_last_batch(repository: Repository, store: Gated, rng: r
 def test_kept_while_a_batch_is_on_its_way(repository: Repository, store: Gated, rng: random.Random) -> None:
     """As after an interrupt: what is on its way lands, and counts."""
     with Writer(repository, target_bytes=CHUNK_BYTES, threads=1) as writer:
-        store.gate.clear()
+        store.gate = threading.Semaphore(0)
         names = add(writer, rng, 2 * BATCH)
         assert store.entered.acquire(timeout=20)
-        threading.Timer(0.05, store.gate.set).start()
+        threading.Timer(0.05, store.gate.release, [1000]).start()
         writer.keep()
     assert repository.catalog.known(names) == set(names)
 
