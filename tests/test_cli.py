@@ -24,7 +24,7 @@ from spraydry.actions.progress import Done
 from spraydry.actions.verify import Damage, Verified
 from spraydry.commands import session, terminal
 from spraydry.commands.progress import Progress
-from spraydry.format.tree import CHARACTER, FIFO, FILE
+from spraydry.format.entry import CHARACTER, FIFO, FILE
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import command, needs
 from tests.versions import make_version, plain_entry

@@ -19,7 +19,7 @@ import pytest
 
 import spraydry
 from spraydry.actions.verify import verify
-from spraydry.format.tree import FILE
+from spraydry.format.entry import FILE
 from spraydry.repository.repository import Repository
 
 GOLDEN = Path(__file__).parent / "golden"

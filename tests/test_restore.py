@@ -18,8 +18,8 @@ from spraydry.actions.restore import Restored, plan, restore
 from spraydry.actions.restore.attributes import OWNERS, SET_ID
 from spraydry.errors import ChunkCorrupt, StoreFull, UsageError
 from spraydry.format.digest import digest
+from spraydry.format.entry import FILE, Runs
 from spraydry.format.links import group_of
-from spraydry.format.tree import FILE, Runs
 from spraydry.repository.repository import Repository
 from spraydry.stores.sqlite import SqliteStore
 from tests.ingest.trees import NOBODY, as_nobody, differences, needs_root, taken, version_of

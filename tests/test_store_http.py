@@ -31,7 +31,7 @@ from spraydry.errors import (
     UsageError,
     ValueNotFound,
 )
-from spraydry.format.tree import FILE
+from spraydry.format.entry import FILE
 from spraydry.repository.repository import Repository
 from spraydry.stores.base import NAMESPACES, Store, Stored, open_store
 from spraydry.stores.shared import web

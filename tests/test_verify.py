@@ -9,7 +9,7 @@ import pytest
 from spraydry.actions.verify import Verified, verify
 from spraydry.errors import StoreReadOnly, UsageError
 from spraydry.format.digest import digest
-from spraydry.format.tree import FILE, Runs
+from spraydry.format.entry import FILE, Runs
 from spraydry.repository.repository import Repository
 from tests.versions import make_version, plain_entry
 

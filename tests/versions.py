@@ -8,17 +8,10 @@ from typing import Any
 import msgspec
 
 from spraydry.format.digest import digest
+from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Content, Entry, Runs
 from spraydry.format.links import Group, encode_links
 from spraydry.format.manifest import encode_manifest
-from spraydry.format.tree import (
-    DIRECTORY,
-    FILE,
-    SYMLINK,
-    Content,
-    Entry,
-    Runs,
-    TreeBuilder,
-)
+from spraydry.format.tree import TreeBuilder
 from spraydry.format.version import VersionRecord
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository

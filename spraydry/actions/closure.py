@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.manifest import Manifest
-from spraydry.format.tree import Entry, Runs, Subtree
 from spraydry.repository.repository import Repository
 
 

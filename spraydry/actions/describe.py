@@ -5,17 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from spraydry.format.tree import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    SOCKET,
-    SYMLINK,
-    Entry,
-    Subtree,
-)
+from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Entry, Subtree
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import spans

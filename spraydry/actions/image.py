@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import ImageImpossible, StoreError, StoreFull
 from spraydry.format.digest import DIGEST_BYTES, digest, hasher
-from spraydry.format.erofs import Addresses, Source, device_slots, write_image
-from spraydry.format.tree import DIRECTORY, Entry, Xattrs, encode_entry
+from spraydry.format.entry import DIRECTORY, Entry, Xattrs, encode_entry
+from spraydry.format.erofs import Source, write_image
+from spraydry.format.erofs_contents import Addresses, device_slots
 from spraydry.repository.address import Found
 from spraydry.repository.local import cache_folder
 from spraydry.repository.repository import Repository

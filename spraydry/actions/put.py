@@ -14,8 +14,9 @@ from spraydry.actions.ingest.segments import store_stream
 from spraydry.errors import CorruptData, StoreUnavailable, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE, class_of
+from spraydry.format.entry import DIRECTORY, FILE, Entry, Subtree, check_name
 from spraydry.format.frame import DEFAULT_LEVEL
-from spraydry.format.tree import DIRECTORY, FILE, Entry, Subtree, TreeBuilder, check_name
+from spraydry.format.tree import TreeBuilder
 from spraydry.format.version import check_new_name
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository

@@ -61,7 +61,7 @@ def ls(
 
 
 def _listed(repository: Repository, base: Found, recursive: bool) -> Iterator[Found]:
-    from spraydry.format.tree import DIRECTORY
+    from spraydry.format.entry import DIRECTORY
     from spraydry.repository.address import children
 
     if base.entry.kind != DIRECTORY:

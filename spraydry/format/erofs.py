@@ -20,40 +20,30 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from spraydry.errors import ImageImpossible
+from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Entry, Runs, Subtree, Xattrs
+from spraydry.format.erofs_contents import MAX_SLOTS, SLOT_BLOCKS
 from spraydry.format.erofs_layout import (
     BLOCK_BYTES,
     CHUNKED,
     FORMATS,
-    HAS_CHUNKS,
-    HAS_DEVICES,
-    HAS_MTIME,
     INDEX,
     INDEXED,
     INLINE,
     INODE,
-    MAGIC,
     NID,
     NOWHERE,
     PLAIN,
-    SLOT,
-    SUPERBLOCK,
-    SUPERBLOCK_AT,
     UNIT,
     XATTR_HEADER,
     DirectoryBlocks,
     XattrBodies,
     chunk_bits,
     device_number,
+    front_block,
 )
 from spraydry.format.hashtable import Table
 from spraydry.format.links import Links
-from spraydry.format.tree import DIRECTORY, FILE, SYMLINK, Entry, Page, Runs, Subtree, Tree, Xattrs
-
-# Contents may lie on other devices: one is addressed in blocks of 32 bits, and slot n holds what begins within its
-# SLOT_BLOCKS, so what is not longer than these never crosses into another one. The first slot is also mapped to where
-# these numbers leave room, at SLOT_BLOCKS: then a file needs no index.
-SLOT_BLOCKS = 1 << 31
-MAX_SLOTS = 23
+from spraydry.format.tree import Page, Tree
 
 _ROOT_NID = 2  # number 0 would be no inode number
 _FLUSH_BYTES = 1 << 20
@@ -76,34 +66,6 @@ class Image(NamedTuple):
 
     size: int
     inodes: int
-
-
-def device_slots(blocks: int) -> list[int]:
-    """The blocks of each device that contents of so many blocks take: one reaches into the next, so that all of what
-    begins in it is there."""
-    return [min(blocks - first, 2 * SLOT_BLOCKS - 1) for first in range(0, max(blocks, 1), SLOT_BLOCKS)]
-
-
-class Addresses:
-    """Where contents lie if each file's follow those of the files before it, in preorder, from block 0 on; of files
-    with the same content, where the first one lies. Call it once for each file; not thread-safe."""
-
-    def __init__(self) -> None:
-        self.blocks = 0
-        self._known = Table()
-
-    def __call__(self, entry: Entry) -> int:
-        at = self.blocks
-        self.blocks += -(-entry.size // BLOCK_BYTES)
-        return self._known.setdefault(content_key(entry), at)
-
-
-def content_key(entry: Entry) -> bytes:
-    """What names a file's content, in 16 bytes; the same for files with the same bytes and holes."""
-    content = entry.content
-    if isinstance(content, Runs):
-        return (content.digest or content.manifest)[:16]
-    return content[:16] if isinstance(content, bytes) else bytes(16)
 
 
 def write_image(
@@ -405,36 +367,10 @@ class _Writer:
         if end > BLOCK_BYTES << 32:
             raise ImageImpossible("it would have more than 16 TiB")
         self._write(self._at, bytes(self._buffer))
-        front = bytearray(BLOCK_BYTES)
-        SUPERBLOCK.pack_into(
-            front,
-            SUPERBLOCK_AT,
-            MAGIC,
-            0,
-            HAS_MTIME,
-            12,
-            0,
-            _ROOT_NID,
-            self._inodes,
-            0,
-            0,
-            end // BLOCK_BYTES,
-            self._metadata_at,
-            shared_at,
-            self._uuid,
-            b"spraydry",
-            HAS_CHUNKS | (HAS_DEVICES if self._slots else 0),
-            0,
-            len(self._slots),
-            (SUPERBLOCK_AT + SUPERBLOCK.size) // SLOT.size,
-            0,
-            0,
-            0,
-        )
-        for number, blocks in enumerate(self._slots):
-            at = SUPERBLOCK_AT + SUPERBLOCK.size + number * SLOT.size
-            SLOT.pack_into(front, at, b"contents-%d" % number, blocks, 0 if number else SLOT_BLOCKS)
-        self._write(0, bytes(front))
+        slots = [(blocks, 0 if number else SLOT_BLOCKS) for number, blocks in enumerate(self._slots)]
+        blocks = end // BLOCK_BYTES
+        front = front_block(_ROOT_NID, self._inodes, blocks, self._metadata_at, shared_at, self._uuid, slots)
+        self._write(0, front)
         return Image(end, self._inodes)
 
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 
 from spraydry.errors import ImageImpossible
-from spraydry.format.tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Xattrs
+from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Xattrs
 
 BLOCK_BYTES = 4096
 MAGIC = 0xE0F5E1E2
@@ -167,3 +167,46 @@ def device_number(content: int) -> int:
     if major >= 1 << 12 or minor >= 1 << 20:
         raise ImageImpossible(f"a device node has the number {major}:{minor}")
     return minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
+
+
+def front_block(
+    root: int,
+    inodes: int,
+    blocks: int,
+    metadata_at: int,
+    shared_at: int,
+    uuid: bytes,
+    slots: Sequence[tuple[int, int]],
+) -> bytes:
+    """The first block of an image of so many blocks: its superblock, and the devices behind it, each as (blocks, the
+    first block where it is also mapped)."""
+    front = bytearray(BLOCK_BYTES)
+    SUPERBLOCK.pack_into(
+        front,
+        SUPERBLOCK_AT,
+        MAGIC,
+        0,
+        HAS_MTIME,
+        12,
+        0,
+        root,
+        inodes,
+        0,
+        0,
+        blocks,
+        metadata_at,
+        shared_at,
+        uuid,
+        b"spraydry",
+        HAS_CHUNKS | (HAS_DEVICES if slots else 0),
+        0,
+        len(slots),
+        (SUPERBLOCK_AT + SUPERBLOCK.size) // SLOT.size,
+        0,
+        0,
+        0,
+    )
+    for number, (held, mapped_at) in enumerate(slots):
+        at = SUPERBLOCK_AT + SUPERBLOCK.size + number * SLOT.size
+        SLOT.pack_into(front, at, b"contents-%d" % number, held, mapped_at)
+    return bytes(front)

@@ -11,7 +11,7 @@ import msgspec
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import DIGEST_BYTES, digest
-from spraydry.format.tree import GROUP_BYTES, check_name
+from spraydry.format.entry import GROUP_BYTES, check_name
 
 LINKS, INDEX = 5, 6
 # A page ends behind the first group whose id says so once it has MIN bytes, or at MAX, so that a new group changes one

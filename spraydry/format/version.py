@@ -11,8 +11,8 @@ import msgspec
 
 from spraydry.errors import CorruptData, FormatTooNew, UsageError
 from spraydry.format.digest import DIGEST_BYTES, digest
+from spraydry.format.entry import Entry, check_entry
 from spraydry.format.frame import class_sound
-from spraydry.format.tree import Entry, check_entry
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 RESERVED = ("latest",)

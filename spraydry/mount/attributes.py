@@ -5,17 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from spraydry.format.tree import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    SOCKET,
-    SYMLINK,
-    Entry,
-    Runs,
-)
+from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Entry, Runs
 from spraydry.mount.inodes import Node
 from spraydry.mount.roots import Shown
 from spraydry.mount.wire import Attr

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from spraydry.errors import CorruptData
+from spraydry.format.entry import Runs
 from spraydry.format.manifest import Manifest, Span
-from spraydry.format.tree import Runs
 
 # Spans are looked up in windows of a file, so that its manifest is not decoded for every read, and so many of them are
 # kept (about 230 bytes each).

@@ -158,7 +158,7 @@ def _serve(url: str, address: str | None, point: str, options: MountOptions, rea
 def _serve_repository(
     repository: Repository, address: str | None, point: str, options: MountOptions, ready: Ready
 ) -> None:
-    from spraydry.format.tree import Subtree
+    from spraydry.format.entry import Subtree
     from spraydry.mount import engines
     from spraydry.repository.address import resolve
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from pyfuse3 import FUSEError
 
 from spraydry.errors import CorruptData
-from spraydry.format.erofs import SLOT_BLOCKS
+from spraydry.format.entry import FILE, Entry, Runs, Subtree
+from spraydry.format.erofs_contents import SLOT_BLOCKS
 from spraydry.format.erofs_layout import BLOCK_BYTES
-from spraydry.format.tree import FILE, Entry, Page, Runs, Subtree, Tree
+from spraydry.format.tree import Page, Tree
 from spraydry.mount import wire
 from spraydry.mount.attributes import FOREVER_S
 from spraydry.mount.channel import Answer
@@ -46,7 +47,7 @@ class Piece(NamedTuple):
 
 
 class Plan:
-    """From a range of the address space of `format.erofs.Addresses` to pieces of chunks. `page` and `contents` may
+    """From a range of the address space of `erofs_contents.Addresses` to pieces of chunks. `page` and `contents` may
     raise to say what to load first: then the same call is made again. Not thread-safe.
 
     The space is that of the tree, which knows where block n lies by its totals, so nothing is kept but the places where

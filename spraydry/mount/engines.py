@@ -11,7 +11,7 @@ from contextlib import closing
 
 from spraydry.actions.image import cached_image, make_image
 from spraydry.errors import ImageImpossible, StoreError
-from spraydry.format.erofs import device_slots
+from spraydry.format.erofs_contents import device_slots
 from spraydry.mount import erofs
 from spraydry.mount.device import DeviceFs
 from spraydry.mount.fetch import ChunkFetcher

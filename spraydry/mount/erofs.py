@@ -14,9 +14,11 @@ from contextlib import ExitStack, suppress
 
 from spraydry.errors import MountError
 from spraydry.format.digest import digest
-from spraydry.format.erofs import Source, device_slots, write_image
+from spraydry.format.entry import DIRECTORY, FILE, Entry
+from spraydry.format.erofs import Source, write_image
+from spraydry.format.erofs_contents import device_slots
 from spraydry.format.links import Links
-from spraydry.format.tree import DIRECTORY, FILE, Entry, Page, TreeBuilder
+from spraydry.format.tree import Page, TreeBuilder
 from spraydry.mount import mounts
 from spraydry.mount.options import MountOptions
 

@@ -14,8 +14,8 @@ from typing import Any
 from pyfuse3 import ENOATTR, FUSEError
 
 from spraydry.errors import CorruptData, SprayDryError
+from spraydry.format.entry import FILE, SYMLINK, Entry, Runs
 from spraydry.format.links import Links
-from spraydry.format.tree import FILE, SYMLINK, Entry, Runs
 from spraydry.mount import wire
 from spraydry.mount.attributes import FOREVER_S, LIVE_S, Attributes, Owner, own_xattr
 from spraydry.mount.channel import Answer

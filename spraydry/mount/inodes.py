@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spraydry.errors import CorruptData
+from spraydry.format.entry import Entry, Subtree
 from spraydry.format.links import Links
-from spraydry.format.tree import Entry, Page, Subtree, Tree
+from spraydry.format.tree import Page, Tree
 
 FUSE_ROOT = 1
 

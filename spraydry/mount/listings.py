@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pyfuse3 import FUSEError
 
-from spraydry.format.tree import DIRECTORY
+from spraydry.format.entry import DIRECTORY
 from spraydry.mount.attributes import FOREVER_S, Attributes
 from spraydry.mount.inodes import Node
 from spraydry.mount.wire import Listing

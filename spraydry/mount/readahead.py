@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from spraydry.format.tree import Runs
+from spraydry.format.entry import Runs
 from spraydry.mount.contents import Contents
 from spraydry.mount.fetch import ChunkFetcher, Missing
 

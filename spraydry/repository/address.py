@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spraydry.errors import PathNotFound, UsageError
-from spraydry.format.tree import Entry, Subtree
+from spraydry.format.entry import Entry, Subtree
 from spraydry.repository.log import Version
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from spraydry.errors import UsageError
+from spraydry.format.entry import FILE, Subtree
 from spraydry.format.links import Links
-from spraydry.format.tree import FILE, Page, Subtree, Tree
+from spraydry.format.tree import Page, Tree
 from spraydry.repository import address as addresses
 from spraydry.repository.address import Found
 from spraydry.repository.catalog import Catalog

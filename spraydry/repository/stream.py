@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from spraydry.errors import CorruptData, UsageError
 from spraydry.format.digest import hasher
+from spraydry.format.entry import FILE, Entry, Runs
 from spraydry.format.manifest import Manifest, Span
-from spraydry.format.tree import FILE, Entry, Runs
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spraydry.format.tree import Entry, Xattrs, decode_xattrs
+from spraydry.format.entry import Entry, Xattrs, decode_xattrs
 
 _NAMESPACES = (b"user", b"system", b"trusted", b"security")
 

@@ -26,7 +26,7 @@ from spraydry.actions.closure import chunks_of
 from spraydry.actions.ingest import ingest
 from spraydry.actions.recompress import recompress
 from spraydry.errors import SprayDryError
-from spraydry.format.tree import FILE
+from spraydry.format.entry import FILE
 from spraydry.repository.log import Log
 from spraydry.repository.repository import Repository
 from spraydry.stores.sqlite import SqliteStore

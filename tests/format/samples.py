@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hypothesis import strategies as st
 
 from spraydry.format.digest import digest
-from spraydry.format.tree import (
+from spraydry.format.entry import (
     BLOCK,
     CHARACTER,
     DIRECTORY,

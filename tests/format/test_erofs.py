@@ -16,24 +16,13 @@ from hypothesis import strategies as st
 
 from spraydry.errors import ImageImpossible
 from spraydry.format.digest import digest
-from spraydry.format.erofs import SLOT_BLOCKS, Addresses, Image, Source, device_slots, write_image
+from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Entry, Runs, Xattrs
+from spraydry.format.erofs import Image, Source, write_image
+from spraydry.format.erofs_contents import SLOT_BLOCKS, Addresses, device_slots
 from spraydry.format.erofs_layout import DirectoryBlocks, XattrBodies, chunk_bits, device_number
 from spraydry.format.hashtable import Table
 from spraydry.format.links import Group, Links, encode_links
-from spraydry.format.tree import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    SOCKET,
-    SYMLINK,
-    Entry,
-    Page,
-    Runs,
-    TreeBuilder,
-    Xattrs,
-)
+from spraydry.format.tree import Page, TreeBuilder
 from tests.format.samples import entry, file, names
 
 Tree = dict[bytes, "Tree | Entry"]

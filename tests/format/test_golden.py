@@ -14,11 +14,7 @@ import pytest
 
 from spraydry.format.chunker import parse_spec
 from spraydry.format.digest import digest
-from spraydry.format.frame import RAW, ZSTD, Dictionary, decode, encode, header
-from spraydry.format.links import Group, Links, encode_links
-from spraydry.format.manifest import Manifest, encode_manifest
-from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
-from spraydry.format.tree import (
+from spraydry.format.entry import (
     BLOCK,
     CHARACTER,
     DIRECTORY,
@@ -26,13 +22,15 @@ from spraydry.format.tree import (
     SOCKET,
     SYMLINK,
     Entry,
-    Page,
     Runs,
     Subtree,
-    Tree,
-    TreeBuilder,
     encode_xattrs,
 )
+from spraydry.format.frame import RAW, ZSTD, Dictionary, decode, encode, header
+from spraydry.format.links import Group, Links, encode_links
+from spraydry.format.manifest import Manifest, encode_manifest
+from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
+from spraydry.format.tree import Page, Tree, TreeBuilder
 from spraydry.format.version import (
     AnyRecord,
     CondemnRecord,

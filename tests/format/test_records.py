@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from spraydry.errors import CorruptData, FormatTooNew, SprayDryError, UsageError
 from spraydry.format.digest import digest
+from spraydry.format.entry import DIRECTORY, Subtree
 from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
-from spraydry.format.tree import DIRECTORY, Subtree
 from spraydry.format.version import (
     NO_RECORD,
     AnyRecord,

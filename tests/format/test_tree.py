@@ -13,30 +13,25 @@ from hypothesis import strategies as st
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import digest
-from spraydry.format.tree import (
+from spraydry.format.entry import (
     BLOCK,
     CHARACTER,
     DIRECTORY,
     FIFO,
     FILE,
-    MAX_DEPTH,
-    MAX_PAGE_BYTES,
-    MIN_PAGE_BYTES,
     SOCKET,
     SYMLINK,
     Entry,
-    Page,
     Runs,
     Subtree,
     Totals,
-    Tree,
-    TreeBuilder,
     check_entry,
     decode_entry,
     decode_xattrs,
     encode_entry,
     encode_xattrs,
 )
+from spraydry.format.tree import MAX_DEPTH, MAX_PAGE_BYTES, MIN_PAGE_BYTES, Page, Tree, TreeBuilder
 from tests.format.samples import digests, entries, entry, file, inline_xattrs, mutations, names
 
 packed = msgspec.msgpack.encode

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from spraydry.format.tree import BLOCK, CHARACTER, FIFO, SOCKET, Runs
+from spraydry.format.entry import BLOCK, CHARACTER, FIFO, SOCKET, Runs
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import (
     command,

@@ -18,7 +18,7 @@ import pytest
 
 from spraydry.actions.ingest import Ingested, ingest_tar
 from spraydry.errors import CorruptData, UsageError
-from spraydry.format.tree import BLOCK, CHARACTER, FIFO, Runs
+from spraydry.format.entry import BLOCK, CHARACTER, FIFO, Runs
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import (
     command,

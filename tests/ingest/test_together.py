@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spraydry.format.tree import FILE
+from spraydry.format.entry import FILE
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
 from tests.ingest.trees import command, differences, fill, taken, version_of

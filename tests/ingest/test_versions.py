@@ -12,7 +12,7 @@ import pytest
 
 from spraydry.actions.ingest import ingest, ingest_tar
 from spraydry.errors import UsageError, VersionExists
-from spraydry.format.tree import Runs
+from spraydry.format.entry import Runs
 from spraydry.format.version import RemovalRecord
 from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository

@@ -16,7 +16,7 @@ import pytest
 from blake3 import blake3
 
 from spraydry.actions.ingest import Ingested, ingest
-from spraydry.format.tree import (
+from spraydry.format.entry import (
     BLOCK,
     CHARACTER,
     DIRECTORY,

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from spraydry.errors import CorruptData
-from spraydry.format.tree import Runs
+from spraydry.format.entry import Runs
 from spraydry.mount import contents
 from spraydry.mount.contents import Contents
 from spraydry.repository.address import resolve

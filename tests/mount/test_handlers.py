@@ -15,7 +15,7 @@ import trio
 
 from spraydry.errors import ChunkCorrupt
 from spraydry.format.digest import digest
-from spraydry.format.tree import CHARACTER, FILE
+from spraydry.format.entry import CHARACTER, FILE
 from spraydry.mount import wire
 from spraydry.mount.fetch import ChunkFetcher
 from spraydry.mount.fs import VersionFs

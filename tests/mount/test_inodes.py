@@ -7,8 +7,8 @@ import random
 import pytest
 
 from spraydry.errors import CorruptData
+from spraydry.format.entry import FILE, Subtree
 from spraydry.format.links import Group, Links, group_of
-from spraydry.format.tree import FILE, Subtree
 from spraydry.mount.inodes import Numbering
 from spraydry.repository.address import resolve, walk
 from spraydry.repository.repository import Repository

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from spraydry.errors import SprayDryError
-from spraydry.format.tree import FILE, Runs, Subtree
+from spraydry.format.entry import FILE, Runs, Subtree
 from spraydry.format.version import VersionRecord
 from spraydry.repository.repository import Repository
 
@@ -22,7 +22,8 @@ from spraydry.repository.repository import Repository
 WRITERS = """
 import os, random, sys
 from spraydry.format.digest import digest
-from spraydry.format.tree import DIRECTORY, FILE, TreeBuilder
+from spraydry.format.entry import DIRECTORY, FILE
+from spraydry.format.tree import TreeBuilder
 from spraydry.format.version import VersionRecord
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer

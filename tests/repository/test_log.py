@@ -11,7 +11,7 @@ import pytest
 
 from spraydry.errors import CorruptData, RootNotFound, SlotTaken, VersionExists, VersionNotFound
 from spraydry.format.digest import digest
-from spraydry.format.tree import DIRECTORY, Subtree
+from spraydry.format.entry import DIRECTORY, Subtree
 from spraydry.format.version import (
     AnyRecord,
     CondemnRecord,

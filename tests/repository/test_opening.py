@@ -11,8 +11,8 @@ import pytest
 
 from spraydry.errors import CorruptData, ValueNotFound
 from spraydry.format.digest import digest
+from spraydry.format.entry import DIRECTORY, Subtree
 from spraydry.format.run import FrameInfo, Row, encode_run
-from spraydry.format.tree import DIRECTORY, Subtree
 from spraydry.format.version import VersionRecord
 from spraydry.repository import index
 from spraydry.repository.local import open_catalog

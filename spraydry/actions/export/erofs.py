@@ -6,10 +6,11 @@ from spraydry.actions.export.target import Exported
 from spraydry.actions.image import source_of, write_at
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.format.digest import digest
-from spraydry.format.erofs import content_key, write_image
+from spraydry.format.entry import FILE, Entry, encode_entry
+from spraydry.format.erofs import write_image
+from spraydry.format.erofs_contents import content_key
 from spraydry.format.erofs_layout import BLOCK_BYTES
 from spraydry.format.hashtable import Table
-from spraydry.format.tree import FILE, Entry, encode_entry
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import read_span, spans

@@ -10,7 +10,7 @@ from spraydry.actions.export.tar import write_tar
 from spraydry.actions.export.target import Exported
 from spraydry.actions.progress import Report, unheard
 from spraydry.errors import SprayDryError, StoreError, UsageError
-from spraydry.format.tree import DIRECTORY
+from spraydry.format.entry import DIRECTORY
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 

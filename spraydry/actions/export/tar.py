@@ -8,7 +8,7 @@ from typing import IO, cast
 
 from spraydry.actions.export.target import Exported
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.format.tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
+from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 from spraydry.repository.xattrs import as_listed, xattrs_of

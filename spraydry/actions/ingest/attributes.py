@@ -7,7 +7,7 @@ import os
 import stat
 
 from spraydry.format.chunker import MAX_CHUNK_BYTES
-from spraydry.format.tree import (
+from spraydry.format.entry import (
     BLOCK,
     CHARACTER,
     DIRECTORY,

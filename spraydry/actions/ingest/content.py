@@ -14,7 +14,7 @@ from spraydry.actions.ingest.segments import WINDOW_BYTES, ZERO_WINDOW, ContentB
 from spraydry.format.chunker import HOLE_BLOCK_BYTES, Chunker
 from spraydry.format.classes import TREE
 from spraydry.format.digest import Buffer, Hasher, digest, hasher
-from spraydry.format.tree import Content, encode_entry
+from spraydry.format.entry import Content, encode_entry
 
 LARGE_BYTES = 8 << 20  # files above are read in windows
 SMALL_BYTES = 256 << 10  # files up to here go into batches of their own

@@ -23,8 +23,8 @@ from spraydry.errors import PathNotFound, StoreError, StoreFull, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE
 from spraydry.format.digest import digest
+from spraydry.format.entry import DIRECTORY, Entry
 from spraydry.format.frame import DEFAULT_LEVEL, LEVELS
-from spraydry.format.tree import DIRECTORY, Entry
 from spraydry.format.version import check_new_name
 from spraydry.parallel import default_threads
 from spraydry.repository.local import cache_folder

@@ -14,7 +14,7 @@ from spraydry.actions.ingest.attributes import KINDS, device_number, entry_of, o
 from spraydry.actions.ingest.ignore import IGNORE_FILE, Ignore
 from spraydry.actions.ingest.nodes import Node, Nodes, Work, near
 from spraydry.format.classes import class_of
-from spraydry.format.tree import DIRECTORY, FILE, SYMLINK, Content, Entry, Xattrs, decode_entry, encode_entry
+from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Content, Entry, Xattrs, decode_entry, encode_entry
 from spraydry.repository.scancache import Cached, CachedDirectory, ScanCache, folded
 
 _ENCODING, _ENCODING_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()

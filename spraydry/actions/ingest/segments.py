@@ -7,8 +7,8 @@ from collections.abc import Callable
 from spraydry.format.chunker import HOLE_BLOCK_BYTES, Chunker, zero_blocks
 from spraydry.format.classes import TREE
 from spraydry.format.digest import Buffer, digest, hasher
+from spraydry.format.entry import Content, Runs
 from spraydry.format.manifest import ManifestBuilder
-from spraydry.format.tree import Content, Runs
 from spraydry.repository.writer import Writer
 
 WINDOW_BYTES = 4 << 20

@@ -27,8 +27,7 @@ from spraydry.errors import CorruptData, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, Chunker, parse_spec
 from spraydry.format.classes import TREE, class_of
 from spraydry.format.digest import digest
-from spraydry.format.frame import DEFAULT_LEVEL
-from spraydry.format.tree import (
+from spraydry.format.entry import (
     BLOCK,
     CHARACTER,
     DIRECTORY,
@@ -44,6 +43,7 @@ from spraydry.format.tree import (
     decode_xattrs,
     encode_entry,
 )
+from spraydry.format.frame import DEFAULT_LEVEL
 from spraydry.format.version import check_new_name
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from spraydry.actions.restore.files import AHEAD_BYTES
 from spraydry.actions.restore.steps import Step
-from spraydry.format.tree import FILE
+from spraydry.format.entry import FILE
 from spraydry.repository.repository import Repository
 
 _BATCH_BYTES = 1 << 20  # for each thread: about a frame

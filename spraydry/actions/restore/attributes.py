@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from spraydry.errors import RestoreError
-from spraydry.format.tree import SYMLINK, Entry
+from spraydry.format.entry import SYMLINK, Entry
 from spraydry.repository.xattrs import xattrs_of
 
 _KEPT = (b"user.", b"trusted.", b"system.posix_acl_", b"security.capability")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import hasher
+from spraydry.format.entry import FILE, Entry, Runs
 from spraydry.format.manifest import Span
-from spraydry.format.tree import FILE, Entry, Runs
 from spraydry.parallel import ordered_map
 from spraydry.repository.stream import ReadChunk, read_span, spans
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spraydry.actions.restore.place import Place, open_target
 from spraydry.actions.restore.steps import steps
-from spraydry.format.tree import DIRECTORY, FILE
+from spraydry.format.entry import DIRECTORY, FILE
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 

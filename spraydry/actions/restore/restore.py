@@ -16,7 +16,7 @@ from spraydry.actions.restore.files import Parts, fetch, write
 from spraydry.actions.restore.place import Place, open_target
 from spraydry.actions.restore.steps import Step, steps
 from spraydry.errors import ChunkNotFound, CorruptData, RestoreError, SprayDryError, StoreFull, StoreReadOnly
-from spraydry.format.tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Content, Entry
+from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Content, Entry
 from spraydry.parallel import default_threads
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository

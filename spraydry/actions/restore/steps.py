@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from spraydry.actions.restore.files import Parts
 from spraydry.errors import SprayDryError
-from spraydry.format.tree import DIRECTORY
+from spraydry.format.entry import DIRECTORY
 from spraydry.repository.address import Found, children
 from spraydry.repository.repository import Repository
 

@@ -12,9 +12,9 @@ from spraydry.errors import SprayDryError, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE, class_of
 from spraydry.format.digest import Buffer, digest
+from spraydry.format.entry import FILE, Subtree
 from spraydry.format.frame import DEFAULT_LEVEL
 from spraydry.format.run import FrameInfo
-from spraydry.format.tree import FILE, Subtree
 from spraydry.repository.address import walk
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import spans

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from spraydry.errors import CorruptData, SprayDryError, StoreUnavailable
+from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.manifest import Manifest
-from spraydry.format.tree import Entry, Runs, Subtree
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import hash_of, spans
