@@ -52,7 +52,7 @@ def _break(variant: str) -> None:
     """Make the program wrong, in a child."""
     if variant == "frames last":
         late: list[tuple[str, bytes]] = []
-        put_many, settle, batch = SqliteStore.put_many, SqliteStore.settle, Log.append
+        put_many, flushed, batch = SqliteStore.put_many, SqliteStore.flush, Log.append
 
         def put_later(self: SqliteStore, namespace: str, values: object) -> None:
             if namespace == "frames":
@@ -62,14 +62,14 @@ def _break(variant: str) -> None:
 
         def flush(self: SqliteStore) -> None:
             put_many(self, "frames", late)
-            settle(self)
+            flushed(self)
 
         def slow(self: Log, make: object) -> object:
             made = batch(self, make)  # type: ignore[arg-type]
             time.sleep(0.002)
             return made
 
-        SqliteStore.put_many, SqliteStore.settle, Log.append = put_later, flush, slow  # type: ignore[method-assign,assignment]
+        SqliteStore.put_many, SqliteStore.flush, Log.append = put_later, flush, slow  # type: ignore[method-assign,assignment]
 
 
 @dataclass
