@@ -17,6 +17,7 @@ from spraydry.repository.local import open_catalog
 from spraydry.repository.opening import Opened, read_config
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
+from spraydry.stores.base import Traits
 from spraydry.stores.memory import MemoryStore
 
 CHUNK_BYTES = 10_000
@@ -24,10 +25,11 @@ BATCH = 5  # chunks that fill a batch, each a frame of its own
 
 
 class Gated(MemoryStore):
-    """Frames are stored when the gate lets them, a batch for each release; what is stored is noted, in order."""
+    """A store far away. Frames are stored when the gate lets them, a batch for each release; what is stored is noted, in order."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.traits = Traits(1, 0.02)
         self.gate = threading.Semaphore(1000)
         self.entered = threading.Semaphore(0)
         self.inside = self.most = self.batches = 0
@@ -66,6 +68,7 @@ def store() -> Gated:
 
 @pytest.fixture
 def repository(store: Gated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Repository]:
+    monkeypatch.setattr(writers, "_FAR_TIMES", 1)
     monkeypatch.setattr(writers, "_BATCH_BYTES", BATCH * CHUNK_BYTES)
     monkeypatch.setattr(writers, "_RUN_BYTES", BATCH * CHUNK_BYTES)
     with opened(store) as repository:
