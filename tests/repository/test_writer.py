@@ -25,7 +25,7 @@ BATCH = 5  # chunks that fill a batch, each a frame of its own
 
 
 class Gated(MemoryStore):
-    """A store far away. Frames are stored when the gate lets them, a batch for each release; what is stored is noted, in order."""
+    """A store far away. Frames are stored when the gate lets them, a batch for each release; what comes is noted."""
 
     def __init__(self) -> None:
         super().__init__()
