@@ -42,7 +42,7 @@ from spraydry.format.version import (
     decode_record,
     encode_record,
 )
-from spraydry.repository.repository import Config
+from spraydry.repository.opening import Config
 from tests.format.samples import entry, file
 
 GOLDEN = {

@@ -63,7 +63,8 @@ class Far(MemoryStore):
 def opened(store: MemoryStore) -> Repository:
     """What a machine that never saw the repository opens."""
     config = read_config(store, True)
-    return Repository(store, open_catalog(Opened(store, config, None)), config, "memory:", 0)
+    found = Opened(store, config, None)
+    return Repository(found, open_catalog(found), "memory:", 0)
 
 
 def run_of(rng: random.Random, frames: int) -> tuple[str, bytes, list[bytes]]:

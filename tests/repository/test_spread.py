@@ -15,7 +15,8 @@ from spraydry.format.run import decode_run
 from spraydry.repository import runs
 from spraydry.repository.catalog import Catalog
 from spraydry.repository.dictionaries import keep, shipped
-from spraydry.repository.repository import Config, Repository
+from spraydry.repository.opening import Config, Opened
+from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
 from spraydry.stores.base import Store, open_store
 from spraydry.stores.database.database import Database

@@ -77,7 +77,8 @@ def repository(store: Gated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def opened(store: Gated) -> Repository:
     config = read_config(store, True)
-    return Repository(store, open_catalog(Opened(store, config, None)), config, "memory:", 1 << 20)
+    found = Opened(store, config, None)
+    return Repository(found, open_catalog(found), "memory:", 1 << 20)
 
 
 def add(writer: Writer, rng: random.Random, chunks: int) -> list[bytes]:
