@@ -117,16 +117,29 @@ class Channels:
         except TimeoutError:
             raise StoreUnavailable(f"{self.host} does not answer; try again later") from None
         except (EOFError, OSError, paramiko.SSHException) as error:
-            why = reason(error) or "it was closed"
-            raise _Lost(f"the connection to {self.host} was lost ({why}); try again") from None
+            raise _Lost(f"the connection to {self.host} was lost ({reason(error)}); try again") from None
 
 
 def _channel(client: Any) -> SftpChannel:
-    channel = client.get_transport().open_session(window_size=_WINDOW_BYTES, timeout=CONNECT_WITHIN_S)
+    transport = client.get_transport()
+    # paramiko waits without end for one of these answers. A connection that gives none is of no use to others either.
+    late = threading.Timer(CONNECT_WITHIN_S, transport.close)
+    late.daemon = True
+    late.start()
     try:
-        channel.settimeout(_ANSWER_WITHIN_S)
-        channel.invoke_subsystem("sftp")
-        return SftpChannel(channel)
-    except BaseException:
-        channel.close()
-        raise
+        channel = transport.open_session(window_size=_WINDOW_BYTES, timeout=_ANSWER_WITHIN_S)
+        try:
+            channel.settimeout(_ANSWER_WITHIN_S)
+            channel.invoke_subsystem("sftp")
+            return SftpChannel(channel)
+        except BaseException:
+            channel.close()
+            raise
+    except Exception as error:
+        if late.finished.is_set():
+            raise TimeoutError from None
+        if transport.is_active():
+            raise
+        raise EOFError(reason(error)) from None  # whatever its thread met, which paramiko hands on
+    finally:
+        late.cancel()
