@@ -13,7 +13,9 @@ from spraydry.stores.ssh.protocol import Reply
 
 DEPTHS = {"frames": 1}  # of nesting, as in the layout of a `dir:` store: only these get many values
 TEMPORARY = "tmp"
-_FULL_BYTES = 64 << 10
+_READ_ONLY = 1  # a flag of statvfs
+# With less free room a failure is a full disk: what other channels could not write is removed while this is asked.
+_FULL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class RemoteFolder:
     def failure(self, channel: SftpChannel, reply: Reply) -> StoreError:
         """The error for a status; servers have one for most that can go wrong, and do not say what it was."""
         if reply.status == sftp.FAILURE:
-            free = self.free_bytes(channel)
-            if free is not None and free < _FULL_BYTES:
+            numbers = self._file_system(channel)
+            if numbers and numbers[9] & _READ_ONLY:
+                return StoreReadOnly(f"{self.url} lies on a read-only file system")
+            if numbers and numbers[1] * numbers[4] < _FULL_BYTES:
                 return StoreFull(f"no room is left at {self.url}: free some space and run the command again")
         if reply.status == sftp.PERMISSION_DENIED:
             return StoreReadOnly(f"{self.url}: permission denied: its files must belong to the user that logs in")
@@ -55,13 +59,16 @@ class RemoteFolder:
 
     def free_bytes(self, channel: SftpChannel) -> int | None:
         """How much more its file system takes; None where the server does not say."""
+        numbers = self._file_system(channel)
+        return numbers[1] * numbers[4] if numbers else None
+
+    def _file_system(self, channel: SftpChannel) -> tuple[int, ...]:
+        """The eleven numbers of `statvfs`; nothing where the server does not tell them."""
         if b"statvfs@openssh.com" not in channel.extensions:
-            return None
+            return ()
         (reply,) = channel.ask([sftp.statvfs(self.path)])
-        if reply.status != sftp.OK:
-            return None
-        numbers = reply.numbers()
-        return numbers[1] * numbers[4] if len(numbers) >= 5 else None
+        numbers = reply.numbers() if reply.status == sftp.OK else ()
+        return numbers if len(numbers) >= 11 else ()
 
 
 def nest_of(namespace: str, name: str) -> tuple[str, ...]:

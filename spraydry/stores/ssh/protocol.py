@@ -179,7 +179,7 @@ def fsync(handle: bytes) -> Request:
 
 
 def statvfs(path: bytes) -> Request:
-    """Eleven numbers about the file system; of them, 1 is the size of a block, 4 those free for users."""
+    """Eleven numbers about the file system; of them, 1 is the size of a block, 4 those free for users, 9 flags."""
     return Request(_EXTENDED, _string(b"statvfs@openssh.com") + _string(path))
 
 
