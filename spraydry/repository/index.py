@@ -45,10 +45,12 @@ class Indexed(Frames):
         configuration = self.opened.configuration
         lost = losses.pending(configuration, self.catalog)
         seen = None if lost else self.catalog.state("head")
+        seen_slot = 0 if seen is None else int.from_bytes(seen[:8], "big")
         slot = self.log.read()
+        if seen_slot > slot and not self.store.silent:
+            slot = self.log.read(seen_slot)
         self.behind = None
         if seen is not None:
-            seen_slot = int.from_bytes(seen[:8], "big")
             if seen_slot > slot and configuration is not None and configuration.owner in self.store.silent:
                 self.behind = f"{configuration.owner}, which owns the log, does not answer, and has newer versions"
                 return
@@ -56,7 +58,7 @@ class Indexed(Frames):
                 raise CorruptData(f"{self.url}: the log was cut short or replaced (slot {seen_slot} was seen before)")
         if self.catalog.database.read_only:
             return
-        fresh = self.log.records[seen_slot if seen else 0 :]
+        fresh = self.log.records[seen_slot:]
         if any(isinstance(record, RevokeRecord) for record in fresh):
             self.catalog.forget_runs()  # what was condemned may be back
         if self._take_runs() or fresh:

@@ -67,25 +67,36 @@ class Log:
         """The newest slot (0: none) and the digest of its record."""
         return (len(self.digests), self.digests[-1]) if self.digests else (0, NO_RECORD)
 
-    def read(self) -> int:
-        """Take in what was appended since; the newest slot. Raises CorruptData where the chain is broken."""
+    def read(self, known: int = 0) -> int:
+        """Take in what was appended since; the newest slot. Raises CorruptData where the chain is broken.
+
+        Slot `known` was there before: listings may lack what is newest, so it and what is below is asked for by name.
+        """
         with self._lock:
             if self.digests and not self._still_there():
                 self._forget()
-            names = (stored.name for stored in self._store.list("log", slot_name(len(self.records))))
-            for found, value in self._store.get_many("log", names):
-                slot = len(self.records) + 1
-                if found != slot_name(slot):
-                    raise CorruptData(f"log slot {slot} is missing, though {found} is there")
+            # Asked for by name from here on: a listing may come late, and lack slots that are there.
+            listed = ""
+            for stored in self._store.list("log", slot_name(len(self.records))):
+                listed = stored.name
+            newest = max(known, int(listed) if listed.isdecimal() else 0)
+            names = map(slot_name, range(len(self.records) + 1, newest + 1))
+            for _, value in self._store.get_many("log", names):
                 if value is None:
-                    raise ValueNotFound(f"log/{found} is not in the store")
-                record, name = decode_record(value, slot)
-                if record.previous != self.head[1]:
-                    raise CorruptData(f"log slot {slot} does not follow slot {slot - 1}")
-                self._take(slot, record)
-                self.records.append(record)
-                self.digests.append(name)
+                    break
+                self._append(value)
+            if slot_name(len(self.records)) < listed:
+                raise CorruptData(f"log slot {len(self.records) + 1} is missing, though {listed} is there")
             return len(self.records)
+
+    def _append(self, value: bytes) -> None:
+        slot = len(self.records) + 1
+        record, name = decode_record(value, slot)
+        if record.previous != self.head[1]:
+            raise CorruptData(f"log slot {slot} does not follow slot {slot - 1}")
+        self._take(slot, record)
+        self.records.append(record)
+        self.digests.append(name)
 
     def _still_there(self) -> bool:
         """Whether the newest slot that was read is what the store holds: a batch may have been rolled back."""
@@ -153,8 +164,9 @@ class Log:
                 self._check(slot, record)
                 if record.previous != self.head[1]:
                     raise CorruptData("a record was made for another slot")
-                if self._store.create("log", slot_name(slot), value):
-                    self.read()
+                won = self._store.create("log", slot_name(slot), value)
+                self.read(slot)
+                if won:
                     return slot, record
         raise SlotTaken("other writers were faster a hundred times; try again")
 
