@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from benchmark import servers
+
+_CACHE_HOME = os.environ.get("XDG_CACHE_HOME")  # of whoever runs the tests: what was unpacked lies there
 
 
 class Server(servers.Server):
@@ -49,7 +52,12 @@ def server_or_skip(name: str, folder: Path, *arguments: str) -> Iterator[Server]
     with ExitStack() as stack:
         log = stack.enter_context(errors.open("wb"))
         try:
-            running = stack.enter_context(servers.server(name, folder, log, *arguments))
+            with pytest.MonkeyPatch.context() as patch:
+                if _CACHE_HOME is None:
+                    patch.delenv("XDG_CACHE_HOME", raising=False)
+                else:
+                    patch.setenv("XDG_CACHE_HOME", _CACHE_HOME)
+                running = stack.enter_context(servers.server(name, folder, log, *arguments))
         except servers.ServerError as error:
             if re.search(f"{name}: there is no |cannot be fetched", str(error)):
                 pytest.skip(f"NOT TESTED: {error}")
