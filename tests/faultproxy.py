@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ class Fault:
     cut_request: int | None = None  # reset both sides after so many bytes of requests
     cut_answer: int | None = None  # reset both sides after so many bytes of answers; 0: the answer is lost
     flip_request: int | None = None  # change a bit of that byte
+    flip_answer: int | None = None
     answer: bytes | None = None  # to each request, which the server never sees
-    stall: bool = False  # nothing goes through any more
+    answer_to: bytes = b""  # only to requests that begin so
+    stall: int | None = None  # after so many bytes of requests, or answers, nothing goes through any more
+    delay_s: float = 0.0  # before each block of up to 16 KiB
     times: int | None = None
 
 
@@ -86,17 +90,21 @@ class Proxy:
                 passed, before = (passed if fault is before else 0), fault
                 if fault is not None:
                     cut = fault.cut_answer if answers else fault.cut_request
-                    flip = None if answers else fault.flip_request
+                    flip = fault.flip_answer if answers else fault.flip_request
+                    if fault.delay_s:
+                        self._strikes(fault)
+                        time.sleep(fault.delay_s)
                     if cut is not None and passed + len(block) >= cut and self._strikes(fault):
                         to.sendall(block[: max(cut - passed, 0)])
                         break
                     if flip is not None and 0 <= flip - passed < len(block) and self._strikes(fault):
                         block = bytearray(block)
                         block[flip - passed] ^= 1
-                    if fault.answer is not None and not answers and self._strikes(fault):
+                    asked = not answers and block.startswith(fault.answer_to)
+                    if fault.answer is not None and asked and self._strikes(fault):
                         self._answer(source, block, fault.answer)
                         break
-                    if fault.stall and self._strikes(fault):
+                    if fault.stall is not None and passed + len(block) > fault.stall and self._strikes(fault):
                         self._ended.wait()
                 to.sendall(block)
                 passed += len(block)

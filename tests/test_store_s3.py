@@ -336,7 +336,7 @@ def test_servers_that_want_to_be_asked_later(url: str, faulty: Proxy, status: st
 
 def test_servers_that_hang(url: str, faulty: Proxy) -> None:
     store = open_store(url, create=True)
-    faulty.fault = Fault(stall=True)
+    faulty.fault = Fault(stall=0)
     started_s = time.monotonic()
     with pytest.raises(StoreUnavailable, match="does not answer") as caught:
         store.put("frames", "a", b"x")
