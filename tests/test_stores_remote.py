@@ -18,7 +18,7 @@ import pytest
 from spraydry.stores.base import open_store
 from spraydry.stores.over.retry import Retry
 from spraydry.stores.shared import cloud_clients
-from spraydry.stores.ssh import connection
+from spraydry.stores.ssh import channels, connection
 from tests.faultproxy import Fault, Proxy, proxy
 from tests.repositories import Run, caller, check, filled_source, machine, stores
 from tests.servers import Server, server_or_skip
@@ -67,8 +67,9 @@ def remote(
     second = timedelta(seconds=1)
     monkeypatch.setattr(cloud_clients, "_TIMES", {"connect_timeout": second, "timeout": 2 * second})
     monkeypatch.setattr(cloud_clients, "_RETRY", {"max_retries": 0})
-    monkeypatch.setattr(connection, "_ANSWER_WITHIN_S", 3.0)
-    monkeypatch.setattr(connection, "_CONNECT_WITHIN_S", 3.0)
+    monkeypatch.setattr(channels, "_ANSWER_WITHIN_S", 3.0)
+    monkeypatch.setattr(channels, "CONNECT_WITHIN_S", 3.0)
+    monkeypatch.setattr(connection, "CONNECT_WITHIN_S", 3.0)
     assert Retry.__init__.__defaults__ is not None
     monkeypatch.setattr(Retry.__init__, "__defaults__", (2, *Retry.__init__.__defaults__[1:]))
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import re
 import threading
 import time
@@ -49,6 +50,9 @@ _URL = re.compile(
     r"(?:/(?P<database>[^/?]*))?(?:\?(?P<query>.*))?"
 )
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+# It warns on the terminal, unless somebody listens, of what is an error here anyway.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 if psycopg is not None:
 

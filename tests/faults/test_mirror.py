@@ -29,14 +29,15 @@ _WAITS_S = 120
 # Stops itself, for others to go on, when it has stored so many batches.
 _INGEST = """
 import itertools, os, signal
-from spraydry.repository import writer
+from spraydry.repository import storer, writer
 writer._BATCH_BYTES = writer._RUN_BYTES = 200_000
-store, batches = writer.Writer._store, itertools.count(1)
-def store_and_stop(self):
-    store(self)
+store, batches = storer.Storer._store, itertools.count(1)
+def store_and_stop(self, batch, publish):
+    stored = store(self, batch, publish)
     if next(batches) in (3, 5):
         os.kill(os.getpid(), signal.SIGSTOP)
-writer.Writer._store = store_and_stop
+    return stored
+storer.Storer._store = store_and_stop
 {broken}
 from spraydry.cli import main
 main()
