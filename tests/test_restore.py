@@ -21,6 +21,7 @@ from spraydry.format.digest import digest
 from spraydry.format.entry import FILE, Runs
 from spraydry.format.links import group_of
 from spraydry.repository.repository import Repository
+from spraydry.repository.stream import spans
 from spraydry.stores.sqlite import SqliteStore
 from tests.ingest.trees import NOBODY, as_nobody, differences, needs_root, taken, version_of
 from tests.versions import make_version, plain_entry
@@ -271,8 +272,8 @@ def test_damaged_chunks_leave_out_their_files(
     taken(repository, source)
     entry = repository.resolve("r:large").entry
     assert isinstance(entry.content, Runs)
-    spans = list(repository.open_file("r:large").raw._following)  # type: ignore[attr-defined]
-    broken = spans[len(spans) // 2].chunk
+    chunks = [span.chunk for span in spans(entry, repository.read_chunk)]
+    broken = chunks[len(chunks) // 2]
     read_chunk = Repository.read_chunk
 
     def reading(self: Repository, name: bytes) -> memoryview:

@@ -11,6 +11,7 @@ from spraydry.errors import StoreReadOnly, UsageError
 from spraydry.format.digest import digest
 from spraydry.format.entry import FILE, Runs
 from spraydry.repository.repository import Repository
+from spraydry.repository.stream import spans
 from tests.versions import make_version, plain_entry
 
 FILES = {b"%02d.bin" % number: random.Random(number).randbytes(200_000) for number in range(12)}
@@ -26,7 +27,8 @@ def filled(repository: Repository) -> Repository:
 
 def frame_of(repository: Repository, address: str) -> str:
     """The name of the frame that holds the first chunk of a file."""
-    name = next(chunk for chunk in repository.open_file(address).raw._following if chunk.chunk).chunk  # type: ignore[attr-defined]
+    following = spans(repository.resolve(address).entry, repository.read_chunk)
+    name = next(span.chunk for span in following if span.chunk is not None)
     return repository.catalog.locate(name)[0].frame.hex()
 
 

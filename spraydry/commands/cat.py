@@ -23,7 +23,7 @@ def cat(*addresses: str) -> None:
         raise UsageError("name a file: spraydry cat ROOT[@VERSION]:PATH")
     with open_repository() as repository:
         for address in addresses:
-            with repository.open_file(address) as stream:
+            with repository.open_file(address, ahead=True) as stream:
                 while plain := stream.read1(1 << 20):
                     sys.stdout.buffer.write(plain)
     sys.stdout.buffer.flush()

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 
 from spraydry.errors import UsageError
 from spraydry.format.entry import FILE, Subtree
@@ -14,12 +15,13 @@ from spraydry.format.links import Links
 from spraydry.format.tree import Page, Tree
 from spraydry.repository import address as addresses
 from spraydry.repository.address import Found
+from spraydry.repository.ahead import read_ahead
 from spraydry.repository.catalog import Catalog
 from spraydry.repository.chunks import Chunks
 from spraydry.repository.local import open_catalog
 from spraydry.repository.log import Version
 from spraydry.repository.opening import Opened, open_at
-from spraydry.repository.stream import open_entry
+from spraydry.repository.stream import open_entry, parts
 
 DEFAULT_CACHE_BYTES = 64 << 20
 _PAGE_CACHE_BYTES = 16 << 20
@@ -98,12 +100,16 @@ class Repository(Chunks):
         """What is named and everything below it, each directory before its entries, these by name bytes."""
         return addresses.walk(self, self.resolve(what) if isinstance(what, str) else what)
 
-    def open_file(self, what: str | Found) -> io.BufferedReader:
-        """A seekable binary stream over a regular file; what it gives was verified. Raises UsageError for others."""
+    def open_file(self, what: str | Found, *, ahead: bool = False) -> io.BufferedReader:
+        """A seekable binary stream over a regular file; what it gives was verified. Raises UsageError for others.
+
+        With `ahead` what follows is read in threads: for those who read from front to back.
+        """
         found = self.resolve(what) if isinstance(what, str) else what
         if found.entry.kind != FILE:
             raise UsageError(f"{what if isinstance(what, str) else os.fsdecode(found.path)} is not a regular file")
-        return open_entry(found.entry, self.read_chunk)
+        entry = found.entry
+        return open_entry(entry, partial(read_ahead, self, entry) if ahead else partial(parts, entry, self.read_chunk))
 
     # -- trees
 

@@ -53,8 +53,9 @@ def replace_runs(repository: Repository, names: Collection[str], without: Collec
     """
     frames: list[FrameInfo] = []
     rows: list[Row] = []
-    for name in names:
-        value = repository.store.get("index", name)
+    for name, value in repository.store.get_many("index", names):
+        if value is None:
+            raise ValueNotFound(f"index run {name} was replaced meanwhile")
         if digest(value).hex() != name:
             raise CorruptData(f"index run {name} is damaged: `spraydry verify --rebuild` makes it anew")
         infos, run_rows = decode_run(value)
@@ -65,9 +66,8 @@ def replace_runs(repository: Repository, names: Collection[str], without: Collec
                 frames.append(info)
         rows += [row._replace(frame=places[row.frame]) for row in run_rows if row.frame in places]
     with repository.batch():
-        for name in names:
-            if repository.store.info("index", name) is None:
-                raise ValueNotFound(f"index run {name} was replaced meanwhile")
+        if not set(names) <= {stored.name for stored in repository.store.list("index")}:
+            raise ValueNotFound("an index run was replaced meanwhile")
         merged = ""
         if rows:
             run = encode_run(frames, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from spraydry.errors import CorruptData, UsageError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 ReadChunk = Callable[[bytes], memoryview]
+Part = tuple[Span, memoryview | None]  # verified bytes; None: a hole
 BUFFER_BYTES = 256 << 10
 
 
@@ -40,23 +41,28 @@ def read_span(span: Span, read_chunk: ReadChunk) -> memoryview | None:
     return chunk
 
 
+def parts(entry: Entry, read_chunk: ReadChunk, start: int = 0) -> Iterator[Part]:
+    """The spans of a file with their bytes, each read when it is asked for."""
+    return ((span, read_span(span, read_chunk)) for span in spans(entry, read_chunk, start))
+
+
 class FileStream(io.RawIOBase):
     """The bytes of a file, read-only and seekable. Blocks; one thread at a time.
 
-    Nothing of the file is held but the chunk last read. Reading raises CorruptData or ChunkNotFound where bytes cannot
-    be had, never gives wrong ones.
+    `parts_from(start)` gives what it reads, from the span that holds byte `start` on. Reading raises CorruptData or
+    ChunkNotFound where bytes cannot be had, never gives wrong ones.
     """
 
-    def __init__(self, entry: Entry, read_chunk: ReadChunk) -> None:
+    def __init__(self, entry: Entry, parts_from: Callable[[int], Iterator[Part]]) -> None:
         super().__init__()
         if entry.kind != FILE:
             raise UsageError(f"{os.fsdecode(entry.name)!r} is not a regular file")
         self._entry = entry
-        self._read_chunk = read_chunk
+        self._parts_from = parts_from
         self._position = 0
         self._span = Span(0, 0, None)
         self._chunk: memoryview | None = None
-        self._following: Iterator[Span] = spans(entry, read_chunk)
+        self._following = parts_from(0)
 
     def readable(self) -> bool:
         return True
@@ -91,29 +97,27 @@ class FileStream(io.RawIOBase):
         if self._span.offset <= self._position < end:
             return
         if self._position != end:
-            self._following = spans(self._entry, self._read_chunk, self._position)
-        span = next(self._following, None)
-        if span is None or not span.offset <= self._position < span.offset + span.length:
-            raise CorruptData("a file's chunks do not add up to its size")
+            self._following = self._parts_from(self._position)
         # Until its chunk was read the span is not the current one: a failing read fails again, it gives no zeros.
         self._span = Span(-1, 0, None)
-        self._chunk = read_span(span, self._read_chunk)
-        self._span = span
+        span, chunk = next(self._following, (self._span, None))
+        if not span.offset <= self._position < span.offset + span.length:
+            raise CorruptData("a file's chunks do not add up to its size")
+        self._span, self._chunk = span, chunk
 
 
-def open_entry(entry: Entry, read_chunk: ReadChunk) -> io.BufferedReader:
+def open_entry(entry: Entry, parts_from: Callable[[int], Iterator[Part]]) -> io.BufferedReader:
     """A buffered binary stream over a file's entry. Raises UsageError for what is no regular file."""
-    return io.BufferedReader(FileStream(entry, read_chunk), BUFFER_BYTES)
+    return io.BufferedReader(FileStream(entry, parts_from), BUFFER_BYTES)
 
 
 _ZEROS = bytes(1 << 20)
 
 
-def hash_of(entry: Entry, read_chunk: ReadChunk) -> bytes:
+def hash_of(parts: Iterable[Part]) -> bytes:
     """The digest of a file's bytes, computed from its chunks and holes. Raises as reading them does."""
     whole = hasher()
-    for span in spans(entry, read_chunk):
-        chunk = read_span(span, read_chunk)
+    for span, chunk in parts:
         if chunk is not None:
             whole.update(chunk)
             continue

@@ -27,8 +27,9 @@ _BATCH_BYTES = 8 << 20
 _RUN_BYTES = _BATCH_BYTES  # with each batch: on a full disk there is no room left to say later what was stored
 # Far away, a batch is stored while the next is made (at 20 ms of latency in two thirds of the time), and is larger, for
 # it ends with round trips in which little is on its way. On this machine the two would only take turns: no file system
-# was faster for it, and SQLite in memory slower.
-_FAR_S, _FAR_TIMES = 0.005, 2
+# was faster for it, and SQLite in memory slower. Runs are written more rarely there, for each waits for its frames:
+# what a killed ingest stored since the last is stored again.
+_FAR_S, _FAR_TIMES, _FAR_RUN_TIMES = 0.005, 2, 8
 _ASKED_CHUNKS = 128
 _ASKED_BYTES = 1 << 20
 
@@ -85,9 +86,8 @@ class Writer:
         self._encoded: list[Named] = []
         self._encoded_bytes = 0
         self._far = repository.store.traits.round_trip_s > _FAR_S
-        times = _FAR_TIMES if self._far else 1
-        self._batch_bytes = times * _BATCH_BYTES
-        self._storer = Storer(repository, times * _RUN_BYTES, dry_run)
+        self._batch_bytes = (_FAR_TIMES if self._far else 1) * _BATCH_BYTES
+        self._storer = Storer(repository, (_FAR_RUN_TIMES if self._far else 1) * _RUN_BYTES, dry_run)
         self._pending: set[bytes] = set()
         self._asked: list[tuple[bytes, Buffer, str, bool]] = []  # added, but not yet looked up
         self._asked_bytes = 0

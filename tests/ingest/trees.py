@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from spraydry.format.entry import (
 )
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
-from spraydry.repository.stream import open_entry
+from spraydry.repository.stream import open_entry, parts
 
 KINDS = {
     stat.S_IFREG: FILE,
@@ -154,7 +155,7 @@ def _attributes(repository: Repository, entry: Entry, status: os.stat_result, pa
 def _content(repository: Repository, entry: Entry, fd: int, path: bytes, found: list[str]) -> None:
     whole = blake3()
     here = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=fd)
-    with open(here, "rb") as file, open_entry(entry, repository.read_chunk) as stream:
+    with open(here, "rb") as file, open_entry(entry, partial(parts, entry, repository.read_chunk)) as stream:
         at = 0
         while True:
             wanted, got = file.read(1 << 20), stream.read(1 << 20)
@@ -183,7 +184,8 @@ def names_in(repository: Repository, version: Version | Ingested) -> set[str]:
 
 def read_back(repository: Repository, version: Version | Ingested, path: str) -> bytes:
     """The bytes of a file of a version."""
-    with open_entry(entry_at(repository, version, path), repository.read_chunk) as stream:
+    entry = entry_at(repository, version, path)
+    with open_entry(entry, partial(parts, entry, repository.read_chunk)) as stream:
         return stream.read()
 
 

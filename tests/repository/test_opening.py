@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -15,56 +12,10 @@ from spraydry.format.entry import DIRECTORY, Subtree
 from spraydry.format.run import FrameInfo, Row, encode_run
 from spraydry.format.version import VersionRecord
 from spraydry.repository import index
-from spraydry.repository.local import open_catalog
 from spraydry.repository.log import slot_name
-from spraydry.repository.opening import Opened, read_config
 from spraydry.repository.repository import Repository
-from spraydry.stores.base import Traits
-from spraydry.stores.memory import MemoryStore
+from tests.far_store import Far, opened
 from tests.format.samples import entry
-
-
-class Far(MemoryStore):
-    """Answers a `get` of `awaited` namespaces only when `together` of them are asked at the same time."""
-
-    def __init__(self, concurrency: int) -> None:
-        super().__init__()
-        self.traits = Traits(concurrency, 0.02)
-        self.awaited: set[str] = set()
-        self.most = self._asked = 0
-        self._counting = threading.Lock()
-        self._barrier = threading.Barrier(1)
-
-    @contextmanager
-    def answering(self, together: int, *namespaces: str) -> Iterator[None]:
-        self.awaited, self._barrier, self.most = set(namespaces), threading.Barrier(together, timeout=20), 0
-        try:
-            yield
-        finally:
-            self.awaited = set()
-
-    def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
-        if namespace not in self.awaited:
-            return super().get(namespace, name, start, length)
-        with self._counting:
-            self._asked += 1
-            self.most = max(self.most, self._asked)
-        try:
-            self._barrier.wait()
-            return super().get(namespace, name, start, length)
-        finally:
-            with self._counting:
-                self._asked -= 1
-
-    def close(self) -> None:
-        """It is there for whoever opens it next."""
-
-
-def opened(store: MemoryStore) -> Repository:
-    """What a machine that never saw the repository opens."""
-    config = read_config(store, True)
-    found = Opened(store, config, None)
-    return Repository(found, open_catalog(found), "memory:", 0)
 
 
 def run_of(rng: random.Random, frames: int) -> tuple[str, bytes, list[bytes]]:

@@ -12,8 +12,8 @@ from spraydry.format.erofs_contents import content_key
 from spraydry.format.erofs_layout import BLOCK_BYTES
 from spraydry.format.hashtable import Table
 from spraydry.repository.address import Found
+from spraydry.repository.ahead import read_ahead
 from spraydry.repository.repository import Repository
-from spraydry.repository.stream import read_span, spans
 
 
 def write_erofs(repository: Repository, found: Found, path: str, progress: Report = unheard) -> Exported:
@@ -56,7 +56,6 @@ def write_erofs(repository: Repository, found: Found, path: str, progress: Repor
 
 
 def _write_content(repository: Repository, entry: Entry, descriptor: int, at: int) -> None:
-    for span in spans(entry, repository.read_chunk):
-        chunk = read_span(span, repository.read_chunk)
+    for span, chunk in read_ahead(repository, entry):
         if chunk is not None:
             write_at(descriptor, at + span.offset, chunk)

@@ -82,7 +82,7 @@ def _add(
         info.devmajor, info.devminor = entry.content >> 32, entry.content & 0xFFFFFFFF
     if entry.kind == FILE and entry.size:
         info.size = entry.size
-        with repository.open_file(each) as file:
+        with repository.open_file(each, ahead=True) as file:
             archive.addfile(info, file)
     else:
         archive.addfile(info)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from spraydry.actions.restore.files import AHEAD_BYTES
 from spraydry.actions.restore.steps import Step
 from spraydry.format.entry import FILE
+from spraydry.repository.ahead import threads_of
 from spraydry.repository.repository import Repository
 
 _BATCH_BYTES = 1 << 20  # for each thread: about a frame
@@ -18,15 +19,14 @@ _BATCHES_AHEAD = 2  # with one, a distant store has nothing to do while the last
 Group = list[tuple[int, Step]]
 
 
-def fetched(
-    repository: Repository, steps: Iterable[Step], fetch: Callable[[Step], Step], threads: int
-) -> Iterator[Step]:
+def fetched(repository: Repository, steps: Iterable[Step], fetch: Callable[[Step], Step]) -> Iterator[Step]:
     """`fetch(step)` for each step, in the order of the steps, computed in threads: two batches while another is used.
 
     Files that follow each other lie in few frames, and threads that want the same one wait for each other: of a batch,
     those of one frame are one thread's. At most three batches are held, each of a MiB for each thread or an eighth of
     the repository's cache.
     """
+    threads = threads_of(repository)
     most_bytes = min(threads * _BATCH_BYTES, repository.cache_bytes // 8)
     with ThreadPoolExecutor(threads, thread_name_prefix="spraydry-fetch") as pool:
         waiting: deque[list[Future[Group]]] = deque()

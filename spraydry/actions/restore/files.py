@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from spraydry.errors import CorruptData
 from spraydry.format.digest import hasher
 from spraydry.format.entry import FILE, Entry, Runs
-from spraydry.format.manifest import Span
-from spraydry.parallel import ordered_map
-from spraydry.repository.stream import ReadChunk, read_span, spans
+from spraydry.repository.stream import Part, ReadChunk
+from spraydry.repository.stream import parts as parts_of
 
-# Files up to this size are read whole, ahead, many at once; of longer ones the chunks are.
-AHEAD_BYTES = 1 << 20
-_CHUNKS_AHEAD = 8
+# Files up to this size are read whole, ahead, many at once; of longer ones the frames are, and when such a file begins
+# a distant store has nothing else to do.
+AHEAD_BYTES = 4 << 20
 _ZEROS = bytes(1 << 20)
 _MAX_HASHED_HOLES_BYTES = 1 << 30  # of holes beyond this the chunks' own names must do, or zeros are hashed for hours
 
-Part = tuple[Span, memoryview | None]
-Parts = list[Part]
 
-
-def fetch(entry: Entry, read_chunk: ReadChunk) -> Parts | None:
+def fetch(entry: Entry, read_chunk: ReadChunk) -> list[Part] | None:
     """All of a short file, verified; None for a long one and for what is no file."""
     if entry.kind != FILE or entry.size > AHEAD_BYTES:
         return None
-    return [(span, read_span(span, read_chunk)) for span in spans(entry, read_chunk)]
+    return list(parts_of(entry, read_chunk))
 
 
-def write(
-    fd: int, entry: Entry, parts: Parts | None, read_chunk: ReadChunk, wrote: Callable[[int], None], threads: int
-) -> None:
-    """Fill a new file: from `parts` where they were fetched, else reading chunks ahead in threads.
+def write(fd: int, entry: Entry, parts: Iterable[Part], wrote: Callable[[int], None]) -> None:
+    """Fill a new file with its parts; `wrote` hears of the length of each.
 
-    `wrote` hears of each part's length. Raises CorruptData where the bytes are not those of the file's digest.
+    Raises CorruptData where the bytes are not those of the file's digest.
     """
     whole = hasher() if _wants_hash(entry) else None
     end = 0
-    for span, chunk in parts if parts is not None else _read(entry, read_chunk, threads):
+    for span, chunk in parts:
         if span.offset != end:
             raise CorruptData("a file's chunks do not follow each other")
         end += span.length
@@ -53,13 +47,6 @@ def write(
     if whole is not None and whole.digest() != entry.file_digest:
         raise CorruptData("a file's chunks are whole, but together they are not what its digest names")
     os.ftruncate(fd, entry.size)
-
-
-def _read(entry: Entry, read_chunk: ReadChunk, threads: int) -> Iterator[Part]:
-    def part(span: Span) -> Part:
-        return span, read_span(span, read_chunk)
-
-    return ordered_map(part, spans(entry, read_chunk), threads, max(_CHUNKS_AHEAD, 4 * threads))
 
 
 def _wants_hash(entry: Entry) -> bool:

@@ -12,14 +12,15 @@ from typing import TypeVar
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.actions.restore.ahead import fetched
 from spraydry.actions.restore.attributes import Attributes
-from spraydry.actions.restore.files import Parts, fetch, write
+from spraydry.actions.restore.files import fetch, write
 from spraydry.actions.restore.place import Place, open_target
 from spraydry.actions.restore.steps import Step, steps
 from spraydry.errors import ChunkNotFound, CorruptData, RestoreError, SprayDryError, StoreFull, StoreReadOnly
 from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Content, Entry
-from spraydry.parallel import default_threads
 from spraydry.repository.address import Found
+from spraydry.repository.ahead import read_ahead
 from spraydry.repository.repository import Repository
+from spraydry.repository.stream import Part
 
 T = TypeVar("T")
 
@@ -106,7 +107,6 @@ class _Restore:
         self._groups: dict[bytes, tuple[bytes, tuple[int, int, Content]]] = {}
         self._failed: set[bytes] = set()  # directories that could not be entered
         self._own = _files_of(repository)
-        self._threads = max(default_threads(), repository.store.traits.concurrency)
 
     # -- the walk
 
@@ -120,7 +120,7 @@ class _Restore:
             return
         self._make_private()
         skipping = 0
-        for step in fetched(self.repository, steps(self.repository, self.base), self._fetch, self._threads):
+        for step in fetched(self.repository, steps(self.repository, self.base), self._fetch):
             name = step.found.entry.name
             if step.kind == "leave":
                 if step.error is not None:
@@ -211,7 +211,7 @@ class _Restore:
         except PermissionError:
             pass  # another's directory that was there before: what can be done in it will be done
 
-    def _put(self, entry: Entry, name: bytes, path: bytes, parts: Parts | None) -> None:
+    def _put(self, entry: Entry, name: bytes, path: bytes, parts: list[Part] | None) -> None:
         if entry.group is None:
             self._make(entry, name, parts)
             return
@@ -236,14 +236,14 @@ class _Restore:
         if entry.kind == FILE:
             self.result.bytes += entry.size
 
-    def _make(self, entry: Entry, name: bytes, parts: Parts | None) -> None:
+    def _make(self, entry: Entry, name: bytes, parts: list[Part] | None) -> None:
         at = self.place.fd
         if entry.kind == FILE:
             fd = self._create(name, lambda: os.open(name, _CREATE, 0o600, dir_fd=at))
             before = self.result.bytes
             try:
                 try:
-                    write(fd, entry, parts, self.repository.read_chunk, self._wrote, self._threads)
+                    write(fd, entry, read_ahead(self.repository, entry) if parts is None else parts, self._wrote)
                     self.attributes.apply(entry, fd)
                 finally:
                     os.close(fd)

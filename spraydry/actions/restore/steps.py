@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from spraydry.actions.restore.files import Parts
 from spraydry.errors import SprayDryError
 from spraydry.format.entry import DIRECTORY
 from spraydry.repository.address import Found, children
 from spraydry.repository.repository import Repository
+from spraydry.repository.stream import Part
 
 
 class Step(NamedTuple):
@@ -18,7 +18,7 @@ class Step(NamedTuple):
 
     kind: str
     found: Found
-    parts: Parts | None = None
+    parts: list[Part] | None = None
     error: SprayDryError | None = None
 
 

@@ -13,7 +13,8 @@ from spraydry.errors import CorruptData, NotListed, SprayDryError, StoreError, S
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import decode_run
-from spraydry.parallel import default_threads, ordered_map
+from spraydry.parallel import ordered_map
+from spraydry.repository.ahead import threads_of
 from spraydry.repository.repository import Repository
 from spraydry.stores.over.member import Member
 
@@ -65,11 +66,7 @@ def check_frames(
     every copy is read."""
     random = Random(seed)
     chosen = (one for one in held if fraction >= 1 or random.random() < fraction)
-    return ordered_map(lambda one: _check(repository, *one), chosen, _threads(repository))
-
-
-def _threads(repository: Repository) -> int:
-    return max(default_threads(), repository.store.traits.concurrency)
+    return ordered_map(lambda one: _check(repository, *one), chosen, threads_of(repository))
 
 
 def _held(repository: Repository) -> Iterator[tuple[str, list[Member]]]:
@@ -147,7 +144,7 @@ def missing_frames(repository: Repository) -> Iterator[bytes]:
         return bytes.fromhex(name) if repository.store.info("frames", name) is None else None
 
     names = (name for name, _ in known_frames(repository))
-    for name in ordered_map(missing, names, _threads(repository)):
+    for name in ordered_map(missing, names, threads_of(repository)):
         if name is not None:
             yield name
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from spraydry.errors import CorruptData, SprayDryError, StoreUnavailable
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.manifest import Manifest
+from spraydry.repository.ahead import read_ahead
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import hash_of, spans
@@ -177,7 +178,7 @@ class TreeChecker:
 
     def _hash(self, entry: Entry, runs: Runs) -> None:
         hashed = self._hash_files and runs.digest is not None and entry.size - runs.filled <= MAX_HOLES_HASHED_BYTES
-        if hashed and hash_of(entry, self._repository.read_chunk) != runs.digest:
+        if hashed and hash_of(read_ahead(self._repository, entry)) != runs.digest:
             raise CorruptData("its chunks are whole, but together they are not what its digest names")
 
     def _unsound(self, names: list[bytes]) -> dict[bytes, str]:

@@ -11,9 +11,9 @@ from spraydry.stores.ssh.channel import SftpChannel
 from spraydry.stores.ssh.folder import RemoteFolder
 from spraydry.stores.ssh.protocol import Reply
 
-# Written together, in three round trips; several such groups are under way at once, because OpenSSH takes no more than
-# 2 MiB in a round trip.
-_GROUP_BYTES, _GROUP_PARTS = 1 << 20, 64
+# Written together, in three round trips; several such groups are under way at once. OpenSSH takes no more than 2 MiB
+# through a channel in a round trip.
+_GROUP_BYTES, _GROUP_PARTS = 2 << 20, 64
 
 
 class Part(NamedTuple):
