@@ -1,8 +1,8 @@
 """Repositories written by earlier builds: each stays readable, and everything in it stays what it was.
 
 `golden/repository-N.sqlite` was written by the build that closed the N-th stage, with `golden/repository-N.json` saying
-what is in it: each root and version, each path with its attributes and digest. To add one, run this file as a program
-with the number.
+what is in it: each root and version, each path with its attributes and digest; from 4 on also `repository-N.dir.tgz`
+and `repository-N.segment.tgz`, on a store of that kind. To add them, run this file as a program with the number.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from spraydry.format.entry import FILE
 from spraydry.repository.repository import Repository
 
 GOLDEN = Path(__file__).parent / "golden"
-NUMBERS = sorted(int(path.stem.rpartition("-")[2]) for path in GOLDEN.glob("repository-*.sqlite"))
+REPOSITORIES = sorted(path for path in GOLDEN.glob("repository-*") if path.suffix != ".json")
 
 
 def contents(repository: Repository) -> dict[str, Any]:
@@ -61,32 +62,50 @@ def spraydry_digest(plain: bytes) -> str:
     return blake3(plain).hexdigest()
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-def test_an_earlier_repository_reads_as_it_was(number: int, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.sqlite"
-    shutil.copyfile(GOLDEN / f"repository-{number}.sqlite", copy)
-    expected = json.loads((GOLDEN / f"repository-{number}.json").read_text())
-    with spraydry.open(copy) as repository:
+def placed(golden: Path, folder: Path) -> str:
+    """The URL of a copy."""
+    if golden.suffix == ".sqlite":
+        shutil.copyfile(golden, folder / "copy.sqlite")
+        return f"sqlite:{folder}/copy.sqlite"
+    shutil.unpack_archive(golden, folder / "copy", "gztar")
+    return f"{scheme_of(golden)}:{folder}/copy"
+
+
+def scheme_of(golden: Path) -> str:
+    return golden.name.split(".")[1]
+
+
+@pytest.mark.parametrize("golden", REPOSITORIES, ids=lambda path: path.name)
+def test_an_earlier_repository_reads_as_it_was(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    url = placed(golden, tmp_path)
+    expected = json.loads(golden.with_name(golden.name.partition(".")[0] + ".json").read_text())
+    with spraydry.open(url) as repository:
         assert contents(repository) == expected
         assert verify(repository).sound
-    os.chmod(copy, 0o400)
-    with spraydry.open(copy, read_only=True) as repository:
+    if golden.suffix == ".sqlite":
+        os.chmod(tmp_path / "copy.sqlite", 0o400)
+    with spraydry.open(url, read_only=True) as repository:
         assert contents(repository) == expected
 
 
-def test_there_is_one() -> None:
-    assert NUMBERS
+def test_there_are_some() -> None:
+    assert {scheme_of(golden) for golden in REPOSITORIES} == {"sqlite", "dir", "segment"}
+
+
+def stamp(*paths: Path) -> None:
+    for path in paths:
+        os.utime(path, ns=(0, 10**18))
 
 
 def make(number: int) -> None:
-    """Write the golden repository of this build."""
+    """Write the golden repositories of this build, one on each kind of store, of the same tree."""
     import tempfile
 
     from spraydry.actions.ingest import ingest
     from spraydry.actions.recompress import recompress
     from spraydry.actions.remove import remove
 
-    target = GOLDEN / f"repository-{number}.sqlite"
     rng = random.Random(number)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "tree")
@@ -108,19 +127,31 @@ def make(number: int) -> None:
         os.chmod(source / "nothing", 0o4751)
         for place, path in enumerate([*source.rglob("*"), source]):
             os.utime(path, ns=(0, (place - 3) * 10**18 + 123456789), follow_symlinks=False)
-        target.unlink(missing_ok=True)
-        with spraydry.open(target, create=True) as repository:
-            ingest(repository, [source], root="tree")
-            (source / "docs" / "c.py").write_text("import sys\n" * 300)
-            ingest(repository, [source], root="tree", name="second")
-            ingest(repository, [source], root="tree", name="second-again")
-            ingest(repository, [source / "docs"], root="part", chunker="fixed:size=16K", level=9)
-            (source / "docs" / "c.py").unlink()
-            ingest(repository, [source], root="tree", name="gone")
-            remove(repository, "tree@gone")
-            recompress(repository, level=12)
-            expected = contents(repository)
-    target.with_suffix(".json").write_text(json.dumps(expected, indent=1) + "\n")
+        later = source / "docs" / "c.py"
+        shown = []
+        for scheme in ("sqlite", "dir", "segment"):
+            store = Path(folder, f"copy.{scheme}")
+            stamp(later.parent)
+            with spraydry.open(f"{scheme}:{store}", create=True) as repository:
+                ingest(repository, [source], root="tree")
+                later.write_text("import sys\n" * 300)
+                stamp(later, later.parent)
+                ingest(repository, [source], root="tree", name="second")
+                ingest(repository, [source], root="tree", name="second-again")
+                ingest(repository, [source / "docs"], root="part", chunker="fixed:size=16K", level=9)
+                later.unlink()
+                stamp(later.parent)
+                ingest(repository, [source], root="tree", name="gone")
+                remove(repository, "tree@gone")
+                recompress(repository, level=12)
+                shown.append(contents(repository))
+            if scheme == "sqlite":
+                shutil.copyfile(store, GOLDEN / f"repository-{number}.sqlite")
+            else:
+                with tarfile.open(GOLDEN / f"repository-{number}.{scheme}.tgz", "w:gz") as archive:
+                    archive.add(store, ".")
+    (GOLDEN / f"repository-{number}.json").write_text(json.dumps(shown[0], indent=1) + "\n")
+    assert shown[0] == shown[1] == shown[2]
 
 
 if __name__ == "__main__":
