@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zlib
 from pathlib import Path
 
 import pytest
+
+from tests.bench_runs import interrupt
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -92,18 +92,7 @@ def test_whole_run(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    command = words(work, "--files", "1e6", "--flat", "0", "--growth", "0")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        deadline = time.monotonic() + 100
-        while not list((work / "run").rglob("repository.sqlite")):
-            assert process.poll() is None, "ended before it began"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "Interrupted" in output
-    assert not (work / "run").exists()
+    interrupt(words(work, "--files", "1e6", "--flat", "0", "--growth", "0"), work)
 
 
 def test_too_little_room_is_said_before_anything_begins(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.bench_runs import interrupt
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -94,18 +95,7 @@ def test_whole_run(tree: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_tells_what_it_has_and_leaves_nothing(tree: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    command = words(tree, work, "--parts", "frames", "--frames", "2e5")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        deadline = time.monotonic() + 100
-        while not list((work / "run").rglob("repository.sqlite")):
-            assert process.poll() is None, "ended before it began"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "Interrupted" in output
-    assert not (work / "run").exists()
+    interrupt(words(tree, work, "--parts", "frames", "--frames", "2e5"), work)
 
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:
