@@ -22,7 +22,7 @@ from spraydry.errors import SprayDryError
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.repository.repository import Repository
-from spraydry.stores import sqlite
+from spraydry.stores.database import database, schema
 from tests.ingest.trees import NOBODY, needs_root
 from tests.versions import make_version
 
@@ -127,7 +127,7 @@ def test_another_program_s_database(spray: Run, tmp_path: Path) -> None:
 def test_newer_format(filled: str, spray: Run) -> None:
     with open(filled, "r+b") as file:
         file.seek(60)  # SQLite's user_version, the format number
-        file.write(struct.pack(">I", sqlite.FORMAT + 1))
+        file.write(struct.pack(">I", schema.FORMAT + 1))
     for verb in ("ls", "info"):
         failed(spray(verb), 9, "newer spraydry")
 
@@ -142,7 +142,7 @@ def test_truncated(filled: str, spray: Run, tmp_path: Path) -> None:
 
 
 def test_locked(filled: str, spray: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
     with Repository.open(filled) as holder, holder.batch():
         failed(spray("rm", "photos@v1"), 7, "locked", "try again")
         assert spray("ls", "photos@v1")[0] == 0  # readers are not kept out
@@ -164,8 +164,8 @@ def test_store_full(filled: str, spray: Run, monkeypatch: pytest.MonkeyPatch) ->
                 raise apsw.FullError("database or disk is full")
             return self._connection.execute(sql, *values)
 
-    connect = sqlite.Database._connect
-    monkeypatch.setattr(sqlite.Database, "_connect", lambda self, flags: Full(connect(self, flags)))
+    connect = database.Database._connect
+    monkeypatch.setattr(database.Database, "_connect", lambda self, flags: Full(connect(self, flags)))
     failed(spray("rm", "photos@v1"), 8, "no room")
     monkeypatch.undo()
     assert "photos@v1" in spray("log")[1]

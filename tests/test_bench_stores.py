@@ -152,7 +152,7 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_a_server_says_where_it_is_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    serving(tmp_path, monkeypatch, 'echo A=b=c; echo "READY x://$2"; trap "touch $1/ended; exit" TERM; sleep 60 & wait')
+    serving(tmp_path, monkeypatch, 'trap "touch $1/ended; exit" TERM; echo A=b=c; echo "READY x://$2"; sleep 60 & wait')
     with open(tmp_path / "log", "wb") as log, server("one", str(tmp_path / "own"), log, "there") as running:
         assert (running.url, running.environment) == ("x://there", {"A": "b=c"})
         os.kill(running.process.pid, 0)

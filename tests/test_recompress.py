@@ -324,7 +324,7 @@ def broken() -> Iterator[None]:
 def test_stopped_in_a_wrong_order_it_is_noticed(built: Built, small_batches: None) -> None:
     def work(repository: Repository) -> None:
         with broken():
-            recompress(repository, budget_bytes=20 << 10)
+            recompress(repository, budget_bytes=60 << 10)
 
     _, wrong = stops_everywhere(built, work)
     assert wrong
@@ -378,7 +378,7 @@ def test_stopped_at_every_commit_of_a_file(built: Built, tmp_path: Path, small_b
 
     def work(repository: Repository) -> None:
         with broken():
-            recompress(repository, budget_bytes=20 << 10)
+            recompress(repository, budget_bytes=60 << 10)
 
     assert stops_at_commits(built, tmp_path / "broken", frames, work)[1]
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from spraydry.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable, ValueNotFound
-from spraydry.stores import sqlite
 from spraydry.stores.base import Store, Traits, open_store
+from spraydry.stores.database import database
 from spraydry.stores.memory import MemoryStore
 from spraydry.stores.over import retry
 from spraydry.stores.over.passing import BATCH_VALUES
@@ -257,7 +257,7 @@ def test_move(below: FaultyStore) -> None:
 
 def test_a_batch_waits_for_a_lock(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a real file: another connection writes longer than SQLite itself waits."""
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 10)
     other = open_store(f"{tmp_path}/store.sqlite", create=True)
     mine = open_store(f"{tmp_path}/store.sqlite")
     held, finish = threading.Event(), threading.Event()
