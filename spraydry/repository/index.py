@@ -23,7 +23,7 @@ from spraydry.repository.log import Log
 from spraydry.repository.opening import Opened
 from spraydry.stores.base import Stored
 
-_TOGETHER_BYTES = 8 << 20
+_TOGETHER_BYTES = 2 << 20
 
 
 class Indexed(Frames):
