@@ -94,10 +94,11 @@ def read_config(store: Store, create: bool) -> Config:
     try:
         value = store.get("config", CONFIG)
     except ValueNotFound:
-        if not create or any(True for namespace in NAMESPACES for _ in store.list(namespace)):
+        if not create:
             raise NotARepository("there is a store, but no spraydry repository in it") from None
-        write_config(store, Config("spraydry", CONFIG_FORMAT, os.urandom(16), os.urandom(16), 1))
-        return read_config(store, False)
+        if not any(True for namespace in NAMESPACES for _ in store.list(namespace)):
+            write_config(store, Config("spraydry", CONFIG_FORMAT, os.urandom(16), os.urandom(16), 1))
+        return read_config(store, False)  # what was listed may be of a writer that began the repository just then
     if digest(value[:-32]) != value[-32:]:
         raise CorruptData("the repository's config is damaged")
     try:

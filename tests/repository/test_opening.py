@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
-from spraydry.errors import CorruptData, ValueNotFound
+from spraydry.errors import CorruptData, NotARepository, ValueNotFound
 from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, Subtree
 from spraydry.format.run import FrameInfo, Row, encode_run
 from spraydry.format.version import VersionRecord
 from spraydry.repository import index
 from spraydry.repository.log import slot_name
+from spraydry.repository.opening import CONFIG_FORMAT, Config, read_config, write_config
 from spraydry.repository.repository import Repository
+from spraydry.stores.base import Stored
+from spraydry.stores.memory import MemoryStore
 from tests.far_store import Far, opened
 from tests.format.samples import entry
+
+ANOTHER = Config("spraydry", CONFIG_FORMAT, b"r" * 16, b"s" * 16, 1)
 
 
 def run_of(rng: random.Random, frames: int) -> tuple[str, bytes, list[bytes]]:
@@ -126,3 +132,20 @@ def test_a_slot_that_is_missing_or_gone(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Far, "get", lacking)
     with pytest.raises(CorruptData, match="log slot 9 is missing, though 000000000012 is there"):
         opened(store)
+
+
+class _Begun(MemoryStore):
+    """A store in which another machine begins a repository between the question for its config and the listing."""
+
+    def list(self, namespace: str, after: str = "") -> Iterator[Stored]:
+        write_config(self, ANOTHER)
+        return super().list(namespace, after)
+
+
+def test_two_machines_begin_a_repository_at_the_same_time() -> None:
+    assert read_config(_Begun(), create=True) == ANOTHER
+    store = MemoryStore()
+    store.put("log", slot_name(1), b"of something else")
+    with pytest.raises(NotARepository):
+        read_config(store, create=True)
+    assert [*store.list("config")] == []
