@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 import msgspec
 
+from spraydry.actions.commit import Proposal, commit
 from spraydry.actions.ingest.build import Built
-from spraydry.actions.ingest.commit import commit
+from spraydry.actions.ingest.proposal import names_of
 from spraydry.actions.ingest.segments import store_stream
 from spraydry.errors import CorruptData, StoreUnavailable, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
@@ -72,20 +73,21 @@ def put_stream(
                 if repository.log.newest(root) != newest:
                     continue  # another writer was faster: what it committed must not be undone
                 record = newest.record if newest else None
-                users = {uid for uid, _ in record.users} if record else set()
-                groups = {gid for gid, _ in record.groups} if record else set()
-                committed = commit(
-                    repository,
+                users, groups = names_of([entry.uid], [entry.gid])
+                proposal = Proposal(
                     root,
                     name,
-                    built,
+                    built.entry,
+                    built.links,
                     spec,
-                    (users | {entry.uid}, groups | {entry.gid}),
-                    record.incomplete if record else False,
-                    written,
-                    began_at,
+                    tuple(sorted({**dict(record.users if record else ()), **dict(users)}.items())),
+                    tuple(sorted({**dict(record.groups if record else ()), **dict(groups)}.items())),
                     "put",
+                    record.incomplete if record else False,
+                    written.plain_bytes,
+                    written.stored_bytes,
                 )
+                committed = commit(repository, proposal, began_at)
             merge_runs(repository)
             repository.store.flush()
             return committed.version

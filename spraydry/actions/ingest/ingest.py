@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from spraydry.actions.commit import commit
 from spraydry.actions.ingest.attributes import entry_of
 from spraydry.actions.ingest.build import build
-from spraydry.actions.ingest.commit import commit
 from spraydry.actions.ingest.content import Hashed, Read, Reader
 from spraydry.actions.ingest.nodes import Nodes
 from spraydry.actions.ingest.processes import PROCESS_BYTES, Processes, read_all
+from spraydry.actions.ingest.proposal import propose
 from spraydry.actions.ingest.scan import Findings, Scanner, Source
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import PathNotFound, StoreError, StoreFull, UsageError
@@ -178,17 +179,8 @@ def ingest(
         if dry_run:
             new = newest is None or newest.record.entry != built.entry
         else:
-            committed = commit(
-                repository,
-                root,
-                name,
-                built,
-                spec,
-                (findings.users, findings.groups),
-                bool(findings.problems),
-                written,
-                began_at,
-            )
+            proposal = propose(root, name, built, spec, findings, written)
+            committed = commit(repository, proposal, began_at)
             version, new, named = committed.version, committed.new, committed.named
             cache.commit(version.made_in, repository.log.digests[version.made_in - 1])
             merge_runs(repository)

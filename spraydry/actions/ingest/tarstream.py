@@ -15,11 +15,12 @@ from typing import Any, BinaryIO, Self, cast
 
 import msgspec
 
+from spraydry.actions.commit import commit
 from spraydry.actions.ingest.attributes import outsized
 from spraydry.actions.ingest.build import build
-from spraydry.actions.ingest.commit import commit
 from spraydry.actions.ingest.ingest import Ingested, kept
 from spraydry.actions.ingest.nodes import Node, Nodes
+from spraydry.actions.ingest.proposal import propose
 from spraydry.actions.ingest.scan import Findings
 from spraydry.actions.ingest.segments import store_stream
 from spraydry.actions.progress import Done, Report, unheard
@@ -218,8 +219,8 @@ def ingest_tar(
         new = newest is None or newest.record.entry != built.entry
         named = False
         if not dry_run:
-            owners = (findings.users, findings.groups)
-            committed = commit(repository, root, name, built, spec, owners, bool(findings.problems), written, began_at)
+            proposal = propose(root, name, built, spec, findings, written)
+            committed = commit(repository, proposal, began_at)
             version, new, named = committed.version, committed.new, committed.named
             merge_runs(repository)
             repository.store.flush()

@@ -1,0 +1,120 @@
+"""Committing what was built: a new version, a second name for an old one, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import spraydry
+from spraydry.actions.closure import chunks_of
+from spraydry.errors import StoreUnavailable
+from spraydry.format.entry import Entry
+from spraydry.format.version import AnyRecord, TagRecord, VersionRecord
+from spraydry.repository.log import RECORD_FORMAT, Version
+from spraydry.repository.repository import Repository
+
+Owners = tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a version is to hold, in the words of its record. `name` None takes the next free one, `made_ns` None the
+    time of the commit; `verb` is what makes it."""
+
+    root: str
+    name: str | None
+    entry: Entry
+    links: bytes | None
+    spec: str
+    users: Owners
+    groups: Owners
+    verb: str
+    incomplete: bool = False
+    new_bytes: int = 0
+    stored_bytes: int = 0
+    made_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The version that stands for what was proposed: `new` unless it was there, `named` if it got a name."""
+
+    version: Version
+    new: bool
+    named: bool
+
+
+def commit(repository: Repository, proposal: Proposal, began_at: int) -> Committed:
+    """Append the record that makes the version be; everything it names must be durable by now.
+
+    A tree equal to the newest version's makes no version; with a `name` of its own it makes a tag. `began_at` is the
+    newest slot when the first chunk was taken for known: frames condemned since may have held it. Raises VersionExists.
+    """
+    log = repository.log
+    root, name = proposal.root, proposal.name
+
+    def make(previous: bytes, now_ns: int) -> AnyRecord:
+        if log.condemned_since(began_at) and (missing := unstored(repository, proposal)):
+            raise StoreUnavailable(f"{missing} chunks were collected while this ran; run it again")
+        if name is not None:
+            log.check_unused(root, name)
+        newest = log.newest(root)
+        made_by = f"spraydry {spraydry.__version__} {proposal.verb}"
+        made_ns = now_ns if proposal.made_ns is None else proposal.made_ns
+        if newest is not None and _same(newest, proposal):
+            if name is None:
+                raise _Unchanged(newest)
+            return TagRecord(
+                format=RECORD_FORMAT,
+                previous=previous,
+                made_ns=made_ns,
+                made_by=made_by,
+                root=root,
+                name=name,
+                slot=newest.made_in,
+            )
+        return VersionRecord(
+            format=RECORD_FORMAT,
+            previous=previous,
+            made_ns=made_ns,
+            made_by=made_by,
+            root=root,
+            name=name or log.next_name(root),
+            entry=proposal.entry,
+            links=proposal.links,
+            spec=proposal.spec,
+            users=proposal.users,
+            groups=proposal.groups,
+            incomplete=proposal.incomplete,
+            new_bytes=proposal.new_bytes,
+            stored_bytes=proposal.stored_bytes,
+        )
+
+    try:
+        with repository.batch():
+            _, record = log.append(make)
+            repository.remember_head()
+    except _Unchanged as unchanged:
+        return Committed(unchanged.version, False, False)
+    assert isinstance(record, VersionRecord | TagRecord)
+    return Committed(log.find(root, record.name), isinstance(record, VersionRecord), True)
+
+
+class _Unchanged(Exception):
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+
+def _same(version: Version, proposal: Proposal) -> bool:
+    record = version.record
+    return (record.entry, record.links, record.spec, record.incomplete) == (
+        proposal.entry,
+        proposal.links,
+        proposal.spec,
+        proposal.incomplete,
+    )
+
+
+def unstored(repository: Repository, proposal: Proposal) -> int:
+    """How many of the chunks that a version needs are in no frame."""
+    names = list(chunks_of(repository, proposal.entry, proposal.links))
+    return len(set(names) - repository.catalog.known(names))
