@@ -6,18 +6,16 @@ import os
 import time
 from typing import BinaryIO
 
-import msgspec
-
 from spraydry.actions.commit import Proposal, commit
+from spraydry.actions.compose.surgery import Surgery, folder_like
 from spraydry.actions.ingest.build import Built
 from spraydry.actions.ingest.proposal import names_of
 from spraydry.actions.ingest.segments import store_stream
 from spraydry.errors import CorruptData, StoreUnavailable, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE, class_of
-from spraydry.format.entry import DIRECTORY, FILE, Entry, Subtree, check_name
+from spraydry.format.entry import DIRECTORY, FILE, Entry, check_name
 from spraydry.format.frame import DEFAULT_LEVEL
-from spraydry.format.tree import TreeBuilder
 from spraydry.format.version import check_new_name
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
@@ -98,47 +96,15 @@ def _built(
     repository: Repository, writer: Writer, newest: Version | None, entry: Entry, directories: list[bytes]
 ) -> Built:
     """The tree of the newest version with the entry in the directory at `directories`."""
-    made = Entry(
-        b"", DIRECTORY, 0o755, entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns, 0, None, (), None
-    )  # what a directory that is not there yet will be like
-    above: list[Entry] = [newest.record.entry if newest else made]
-    for depth, name in enumerate(directories):
-        found = _child(repository, above[-1], name, directories[:depth])
-        above.append(found or msgspec.structs.replace(made, name=name))
-    old = _child(repository, above[-1], entry.name, directories)
+    surgery = Surgery(repository.page, lambda page, plain: writer.add(page, plain, TREE))
+    root = newest.record.entry if newest else folder_like(entry, b"")
+    directory: Entry | None = root
+    for depth, name in enumerate([*directories, entry.name]):
+        if directory is not None and directory.kind != DIRECTORY:
+            raise UsageError(f"{os.fsdecode(b'/'.join(directories[:depth]))!r} is not a directory")
+        directory = None if directory is None else surgery.child(directory, name)
+    old, path = directory, b"/".join([*directories, entry.name])
     if old is not None and (old.kind == DIRECTORY or old.group is not None):
         what = "a directory" if old.kind == DIRECTORY else "hard-linked"
-        raise UsageError(f"{os.fsdecode(b'/'.join([*directories, entry.name]))!r} is {what}: it cannot be replaced")
-    for directory in reversed(above):
-        entry = msgspec.structs.replace(directory, content=_with(repository, writer, directory, entry))
-    return Built(entry, newest.record.links if newest else None)
-
-
-def _child(repository: Repository, directory: Entry, name: bytes, path: list[bytes]) -> Entry | None:
-    if directory.kind != DIRECTORY:
-        raise UsageError(f"{os.fsdecode(b'/'.join(path))!r} is not a directory")
-    if not isinstance(directory.content, Subtree):
-        return None
-    found = repository.tree(directory.content).lookup(name)
-    return found[0] if found else None
-
-
-def _with(repository: Repository, writer: Writer, directory: Entry, entry: Entry) -> Subtree:
-    """A directory's tree with an entry added, or put in the place of the one of its name."""
-
-    def emit(page: bytes, plain: bytes) -> None:
-        writer.add(page, plain, TREE)
-
-    builder = TreeBuilder(emit)
-    waiting: Entry | None = entry
-    if isinstance(directory.content, Subtree):
-        for child, _ in repository.tree(directory.content).entries():
-            if waiting is not None and child.name >= waiting.name:
-                builder.add(waiting)
-                same, waiting = child.name == waiting.name, None
-                if same:
-                    continue
-            builder.add(child)
-    if waiting is not None:
-        builder.add(waiting)
-    return builder.finish()
+        raise UsageError(f"{os.fsdecode(path)!r} is {what}: it cannot be replaced")
+    return Built(surgery.put(root, path, entry), newest.record.links if newest else None)
