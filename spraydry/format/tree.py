@@ -228,7 +228,7 @@ class Tree:
 
     def lookup(self, name: bytes) -> tuple[Entry, int] | None:
         """The entry of that name and the number of inodes in this directory before it; None if there is none."""
-        page, base = self._top(), 0
+        page, base = self.top(), 0
         for _ in range(MAX_DEPTH):
             place = bisect_left(page.names, name)
             if place == len(page.names):
@@ -239,7 +239,7 @@ class Tree:
                 return (item, base) if item.name == name else None
             if name < item.first:
                 return None
-            page = self._child(item)
+            page = self.child(item)
         raise CorruptData("a tree is deeper than possible")
 
     def at(self, offset: int) -> tuple[Entry, int]:
@@ -250,7 +250,7 @@ class Tree:
     def leaf(self, offset: int) -> tuple[Page, int, int]:
         """Where the entry stands whose subtree holds inode `offset`: its page, the number of inodes before that page,
         its place in the page."""
-        page, base = self._top(), 0
+        page, base = self.top(), 0
         if not 0 <= offset < self.subtree.inodes:
             raise CorruptData("no such inode in this directory")
         for _ in range(MAX_DEPTH):
@@ -258,17 +258,17 @@ class Tree:
             if page.leaf:
                 return page, base, place
             base += page.offsets[place]
-            page = self._child(cast(Child, page.items[place]))
+            page = self.child(cast(Child, page.items[place]))
         raise CorruptData("a tree is deeper than possible")
 
     def entries(self, after: bytes = b"") -> Iterator[tuple[Entry, int]]:
         """The entries whose names sort behind `after`, in order, each with the number of inodes before it."""
-        yield from self._below(self._top(), 0, after, 1)
+        yield from self._below(self.top(), 0, after, 1)
 
     def entries_from_block(self, block: int) -> Iterator[tuple[Entry, int]]:
         """The entries from the one on in which block `block` lies, if those of all files below are counted in preorder,
         each with the number of blocks before it."""
-        yield from self._from_block(self._top(), 0, block, 1)
+        yield from self._from_block(self.top(), 0, block, 1)
 
     def pages(self) -> Iterator[bytes]:
         """The names of all pages of this directory (not of those below it)."""
@@ -278,37 +278,18 @@ class Tree:
             if depth > MAX_DEPTH:
                 raise CorruptData("a tree is deeper than possible")
             yield claim.digest
-            page = self._child(claim) if isinstance(claim, Child) else self._top()
+            page = self.child(claim) if isinstance(claim, Child) else self.top()
             stack += [(item, depth + 1) for item in reversed(page.items) if isinstance(item, Child)]
 
-    def _below(self, page: Page, base: int, after: bytes, depth: int) -> Iterator[tuple[Entry, int]]:
-        if depth > MAX_DEPTH:
-            raise CorruptData("a tree is deeper than possible")
-        for place in range(bisect_right(page.names, after) if after else 0, len(page.names)):
-            item = page.items[place]
-            if isinstance(item, Entry):
-                yield item, base + page.offsets[place]
-            else:
-                yield from self._below(self._child(item), base + page.offsets[place], after, depth + 1)
-
-    def _from_block(self, page: Page, base: int, block: int, depth: int) -> Iterator[tuple[Entry, int]]:
-        if depth > MAX_DEPTH:
-            raise CorruptData("a tree is deeper than possible")
-        offsets = page.block_offsets
-        for place in range(max(bisect_right(offsets, block - base) - 1, 0), len(page.items)):
-            item = page.items[place]
-            if isinstance(item, Entry):
-                yield item, base + offsets[place]
-            else:
-                yield from self._from_block(self._child(item), base + offsets[place], block, depth + 1)
-
-    def _top(self) -> Page:
+    def top(self) -> Page:
+        """The top page; its items are the entries, or pages for `child`."""
         page = self._load(self.subtree.digest)
         if page.totals != self.subtree.totals:
             raise CorruptData("a directory's totals are not what its parent claims")
         return page
 
-    def _child(self, claim: Child) -> Page:
+    def child(self, claim: Child) -> Page:
+        """A page that another page of this directory names."""
         page = self._load(claim.digest)
         first = page.items[0] if page.items else None
         if (
@@ -319,3 +300,24 @@ class Tree:
         ):
             raise CorruptData("a tree page is not what the page above claims")
         return page
+
+    def _below(self, page: Page, base: int, after: bytes, depth: int) -> Iterator[tuple[Entry, int]]:
+        if depth > MAX_DEPTH:
+            raise CorruptData("a tree is deeper than possible")
+        for place in range(bisect_right(page.names, after) if after else 0, len(page.names)):
+            item = page.items[place]
+            if isinstance(item, Entry):
+                yield item, base + page.offsets[place]
+            else:
+                yield from self._below(self.child(item), base + page.offsets[place], after, depth + 1)
+
+    def _from_block(self, page: Page, base: int, block: int, depth: int) -> Iterator[tuple[Entry, int]]:
+        if depth > MAX_DEPTH:
+            raise CorruptData("a tree is deeper than possible")
+        offsets = page.block_offsets
+        for place in range(max(bisect_right(offsets, block - base) - 1, 0), len(page.items)):
+            item = page.items[place]
+            if isinstance(item, Entry):
+                yield item, base + offsets[place]
+            else:
+                yield from self._from_block(self.child(item), base + offsets[place], block, depth + 1)

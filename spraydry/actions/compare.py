@@ -1,0 +1,142 @@
+"""Two trees side by side: the entries that differ, in path order; equal subtrees and equal pages are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from spraydry.errors import CorruptData
+from spraydry.format.entry import Entry, Subtree
+from spraydry.format.tree import MAX_DEPTH, Child, Page, Tree
+
+LoadPage = Callable[[bytes], Page]
+
+
+class Pair(NamedTuple):
+    """What stands at a path before and after, None where nothing does. The two differ, if only in what lies below."""
+
+    path: bytes
+    before: Entry | None
+    after: Entry | None
+
+
+def compare(before: Entry | None, after: Entry | None, page_before: LoadPage, page_after: LoadPage) -> Iterator[Pair]:
+    """Every path at which two entries, or what lies below them, differ: directories before what is in them, by name.
+
+    The entries given have the path b"", and their own names do not count. What is only on one side is gone through to
+    its end. Pages come from `page_before` and `page_after` (`Repository.page`), which need not be of one repository;
+    of what is the same on both sides, by digest, none is asked for, so those asked for on one side are, but for a few
+    where pages are cut differently, the ones that the other lacks. Reads as it is iterated, and holds a page for each
+    level it is below. Raises CorruptData, ChunkNotFound.
+    """
+    before, after = _nameless(before), _nameless(after)
+    if before == after:
+        return
+    yield Pair(b"", before, after)
+    stack = [(b"", _below(before, after, page_before, page_after))]
+    while stack:  # not recursive: trees may be deeper than Python's stack
+        prefix, level = stack[-1]
+        found = next(level, None)
+        if found is None:
+            stack.pop()
+            continue
+        before, after = found
+        one = after or before
+        assert one is not None
+        path = prefix + one.name
+        yield Pair(path, before, after)
+        if _subtree(before) is not None or _subtree(after) is not None:
+            stack.append((path + b"/", _below(before, after, page_before, page_after)))
+
+
+def _nameless(entry: Entry | None) -> Entry | None:
+    return entry if entry is None or not entry.name else msgspec.structs.replace(entry, name=b"")
+
+
+def _subtree(entry: Entry | None) -> Subtree | None:
+    return entry.content if entry is not None and isinstance(entry.content, Subtree) else None
+
+
+def _below(
+    before: Entry | None, after: Entry | None, page_before: LoadPage, page_after: LoadPage
+) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """The entries that differ between two directories; of what is none or not there, there are none."""
+    old, new = _subtree(before), _subtree(after)
+    if old is not None and new is not None and old.digest == new.digest:
+        return iter(())
+    return differing(
+        None if old is None else Tree(old, page_before),
+        None if new is None else Tree(new, page_after),
+    )
+
+
+def differing(before: Tree | None, after: Tree | None) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """The entries that differ between two directories, by name: (old, None), (None, new), or both under one name."""
+    old, new = _Cursor(before), _Cursor(after)
+    while (a := old.item) is not None or new.item is not None:
+        b = new.item
+        if b is None or (a is not None and _last(a) < _first(b)):
+            if isinstance(a, Child):
+                old.open(a)
+            else:
+                yield a, None
+                old.next()
+        elif a is None or _last(b) < _first(a):
+            if isinstance(b, Child):
+                new.open(b)
+            else:
+                yield None, b
+                new.next()
+        elif isinstance(a, Child) and isinstance(b, Child):
+            if a.digest == b.digest:
+                old.next()
+                new.next()
+            elif a.inodes >= b.inodes:  # the larger one first: the other may be a page below it
+                old.open(a)
+            else:
+                new.open(b)
+        elif isinstance(a, Child):
+            old.open(a)
+        elif isinstance(b, Child):
+            new.open(b)
+        else:
+            if a != b:
+                yield a, b
+            old.next()
+            new.next()
+
+
+class _Cursor:
+    """A place in a directory; `item` is what stands there: an entry, a page that was not opened, None at the end."""
+
+    def __init__(self, tree: Tree | None) -> None:
+        self._tree = tree
+        self._levels: list[Iterator[Entry | Child]] = [] if tree is None else [iter(tree.top().items)]
+        self.item: Entry | Child | None = None
+        self.next()
+
+    def next(self) -> None:
+        """Go past what stands here."""
+        while self._levels:
+            self.item = next(self._levels[-1], None)
+            if self.item is not None:
+                return
+            self._levels.pop()
+        self.item = None
+
+    def open(self, page: Child) -> None:
+        """Go to the first item of the page that stands here."""
+        if self._tree is None or len(self._levels) >= MAX_DEPTH:
+            raise CorruptData("a tree is deeper than possible")
+        self._levels.append(iter(self._tree.child(page).items))
+        self.next()
+
+
+def _first(item: Entry | Child) -> bytes:
+    return item.name if isinstance(item, Entry) else item.first
+
+
+def _last(item: Entry | Child) -> bytes:
+    return item.name if isinstance(item, Entry) else item.last
