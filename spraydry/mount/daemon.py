@@ -15,6 +15,7 @@ from spraydry.mount import mounts
 from spraydry.mount.options import MountOptions
 
 if TYPE_CHECKING:
+    from spraydry.repository.address import Found
     from spraydry.repository.repository import Repository
 
 # trio, pyfuse3 and the repository are imported by the serving process only: they are half of the time a mount takes,
@@ -158,11 +159,24 @@ def _serve(url: str, address: str | None, point: str, options: MountOptions, rea
 def _serve_repository(
     repository: Repository, address: str | None, point: str, options: MountOptions, ready: Ready
 ) -> None:
+    from spraydry.repository.address import resolve
+    from spraydry.repository.leases import hold
+
+    # Until it is known what to pin, everything is. What was collected before the lease was there, the log says.
+    with hold(repository, f"mount on {point}", since=repository.log.head[0]) as lease:
+        repository.refresh()
+        found = None if address is None else resolve(repository, address)
+        if found is not None:
+            lease.pin([found.version.made_in])
+        _serve_found(repository, found, address, point, options, ready)
+
+
+def _serve_found(
+    repository: Repository, found: Found | None, address: str | None, point: str, options: MountOptions, ready: Ready
+) -> None:
     from spraydry.format.entry import Subtree
     from spraydry.mount import engines
-    from spraydry.repository.address import resolve
 
-    found = None if address is None else resolve(repository, address)
     if found is not None and not isinstance(found.entry.content, Subtree):
         raise MountError(f"{address} is not a directory: `spraydry cat` and `restore` take single files")
     record: str | None = None

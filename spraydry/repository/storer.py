@@ -11,6 +11,7 @@ from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row, encode_run
 from spraydry.repository.frames import frame_info
+from spraydry.repository.leases import Lease
 from spraydry.repository.repository import Repository
 
 _RUN_ROWS = 100_000
@@ -36,14 +37,15 @@ class Storer:
 
     Frames and the run that names them are stored in the same batch of the repository where store and catalog are one
     file, and in that order everywhere. A run is written when it names `run_bytes` of frames. At most one batch is on
-    its way: that bounds memory, and a batch is begun when the one before is durable. With `dry_run` nothing is stored.
+    its way: that bounds memory, and a batch is begun when the one before is durable. Without a lease nothing is stored:
+    this is a dry run.
     """
 
-    def __init__(self, repository: Repository, run_bytes: int, dry_run: bool) -> None:
+    def __init__(self, repository: Repository, run_bytes: int, lease: Lease | None) -> None:
         self.broken = False  # a batch failed: a run must never name frames that were not stored
         self._repository = repository
         self._run_bytes = run_bytes
-        self._dry_run = dry_run
+        self._lease = lease
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="spraydry-store")
         self._on_its_way: Future[Stored] | None = None
         self._infos: list[FrameInfo] = []  # of what is durable, but named by no run
@@ -83,7 +85,7 @@ class Storer:
             ]
             infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
         stored = sum(len(encoded.stored) for _, encoded in batch)
-        if self._dry_run:
+        if self._lease is None:
             return Stored(len(batch), stored, False)
         publish = publish or self._bytes + stored >= self._run_bytes or len(rows) >= _RUN_ROWS
         with self._repository.batch():
@@ -99,6 +101,8 @@ class Storer:
             name = digest(run).hex()
             self._repository.store.put("index", name, run)
             self._repository.catalog.add_run(name, infos, rows, verified=True)
+            if self._lease is not None:
+                self._lease.frames([info.name for info in infos])
 
     def close(self) -> None:
         """End its thread, when what is on its way has landed."""

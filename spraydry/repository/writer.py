@@ -13,6 +13,7 @@ from spraydry.format import frame as frames
 from spraydry.format.digest import Buffer
 from spraydry.parallel import default_threads
 from spraydry.repository.dictionaries import Choice
+from spraydry.repository.leases import Lease
 from spraydry.repository.repository import Repository
 from spraydry.repository.storer import Named, Storer
 
@@ -87,7 +88,9 @@ class Writer:
         self._encoded_bytes = 0
         self._far = repository.store.traits.round_trip_s > _FAR_S
         self._batch_bytes = (_FAR_TIMES if self._far else 1) * _BATCH_BYTES
-        self._storer = Storer(repository, (_FAR_RUN_TIMES if self._far else 1) * _RUN_BYTES, dry_run)
+        # Until it is closed, what it stored is not collected, though no version names it yet.
+        self._lease = None if dry_run else Lease(repository, "writing", (), 0, writing=True)
+        self._storer = Storer(repository, (_FAR_RUN_TIMES if self._far else 1) * _RUN_BYTES, self._lease)
         self._pending: set[bytes] = set()
         self._asked: list[tuple[bytes, Buffer, str, bool]] = []  # added, but not yet looked up
         self._asked_bytes = 0
@@ -217,6 +220,8 @@ class Writer:
             future.cancel()
         self._pool.shutdown(wait=True)
         self._storer.close()
+        if self._lease is not None:
+            self._lease.close()
 
     def __enter__(self) -> Writer:
         return self
