@@ -1,0 +1,169 @@
+"""A long life of a repository, step by step, against the plain model."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from spraydry.errors import SprayDryError
+from spraydry.mount.mounts import mounted_at
+from spraydry.repository.repository import Repository
+from tests.life.child import killed, run, told
+from tests.life.model import Leaf, Side, Tree, cut, of_folder, of_version, same, taken, union
+
+SPRAYDRY = [sys.executable, "-c", "from spraydry.cli import main; main()"]
+ROOTS = ("a", "b")
+seeds = st.integers(0, 1 << 32)
+roots = st.sampled_from(ROOTS)
+writes = st.integers(1, 12)  # at which write a process is killed
+
+
+class Life(RuleBasedStateMachine):
+    """Sources change, a repository `here` keeps their versions, another `there` gets some; all verbs come as they
+    like. After each step all versions that should be there read as they were, and no others are there."""
+
+    folder: Path  # set by the test, with the URLs
+    url: str
+    other_url: str
+    mounts = True
+    lives = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).lives += 1
+        self.home = self.folder / str(self.lives)
+        self.home.mkdir()
+        self.here = Side(self.url.format(self.home / "here"))
+        self.there = Side(self.other_url.format(self.home / "there"))
+        self.point = self.home / "mnt"
+        self.point.mkdir()
+        self.mounted: Tree | None = None
+        self.sources = {root: self.home / "sources" / root for root in ROOTS}
+        for source in self.sources.values():
+            source.mkdir(parents=True)
+
+    def teardown(self) -> None:
+        if mounted_at(str(self.point)) is not None:
+            run("umount", "--lazy", str(self.point))
+        shutil.rmtree(self.home)
+
+    # -- what the sources and their owner do
+
+    @initialize(seed=seeds)
+    def begins(self, seed: int) -> None:
+        for root in ROOTS:
+            self.edit(root, seed)
+            self.ingest(root)
+
+    @rule(root=roots, seed=seeds)
+    def edit(self, root: str, seed: int) -> None:
+        source, rng = self.sources[root], random.Random(seed)
+        for _ in range(4):
+            place = source / rng.choice("xyz") / f"f{rng.randrange(5)}"
+            if rng.random() < 0.3:
+                place = place.parent / "deep" / place.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            kind = rng.randrange(8)
+            if kind == 0:
+                place.symlink_to(f"f{rng.randrange(5)}")
+            elif kind == 1 and (others := [path for path in source.rglob("f*") if path.is_file()]):
+                os.link(rng.choice(others), place, follow_symlinks=False)
+            else:
+                words = [b"the same", b"as before", rng.randbytes(30)]
+                place.write_bytes(rng.randbytes(rng.randrange(3000)) + b"".join(rng.choices(words, k=300)))
+        if rng.random() < 0.2 and (folder := source / rng.choice("xyz")).is_dir():
+            folder.rename(source / f"was{rng.randbytes(4).hex()}")
+
+    def ingest(self, root: str) -> None:
+        made = told("--repo", self.here.url, "ingest", str(self.sources[root]), "--root", root)
+        self.took(self.here, root, made["version"], made["new"], of_folder(self.sources[root]))
+
+    def took(self, side: Side, root: str, name: str, new: bool, tree: Tree) -> None:
+        """A verb that makes a version unless nothing changed said what it did."""
+        version = f"{root}@{name}"
+        versions = side.of(root)
+        assert new == (version not in versions), version
+        if new:
+            side.add(version, tree)
+        else:
+            assert same(side.versions[version], tree)
+
+    @rule(root=roots)
+    def ingested(self, root: str) -> None:
+        self.ingest(root)
+
+    @rule(root=roots, seed=seeds, at=writes)
+    def ingest_killed(self, root: str, seed: int, at: int) -> None:
+        self.edit(root, seed)
+        if killed(["--repo", self.here.url, "ingest", str(self.sources[root]), "--root", root], at):
+            self.committed_or_not(root)
+        else:
+            self.committed_or_not(root)
+            self.ingest(root)
+
+    def committed_or_not(self, root: str) -> None:
+        """Where a killed ingest had committed, its version is the source's."""
+        with Repository.open(self.here.url, read_only=True) as repository:
+            names = {str(version) for version in repository.versions(root)} if root in repository.roots() else set()
+        fresh = names - self.here.versions.keys()
+        assert len(fresh) <= 1
+        for version in fresh:
+            self.here.add(version, of_folder(self.sources[root]))
+
+    # -- versions
+
+    def any_version(self, seed: int, side: Side | None = None) -> str:
+        return random.Random(seed).choice(list((side or self.here).versions))
+
+    @precondition(lambda self: len(self.here.versions) > 2)
+    @rule(seed=seeds)
+    def remove(self, seed: int) -> None:
+        version = self.any_version(seed)
+        told("--repo", self.here.url, "rm", version)
+        self.here.remove(version)
+
+    @rule()
+    def recompress(self) -> None:
+        run("--repo", self.here.url, "recompress", "--level", "5")
+
+    @rule()
+    def verify(self) -> None:
+        for side in (self.here, self.there):
+            if side.versions:
+                told("--repo", side.url, "verify")
+
+    @precondition(lambda self: self.mounts and self.mounted is None)
+    @rule(seed=seeds)
+    def mount(self, seed: int) -> None:
+        version = self.any_version(seed)
+        subprocess.run([*SPRAYDRY, "--repo", self.here.url, "mount", version, str(self.point)], check=True)
+        self.mounted = self.here.versions[version]
+
+    @precondition(lambda self: self.mounted is not None)
+    @rule()
+    def umount(self) -> None:
+        run("umount", str(self.point))
+        self.mounted = None
+
+    # -- what always holds
+
+    @invariant()
+    def everything_reads_back(self) -> None:
+        for side in (self.here, self.there):
+            if side is self.there and not side.versions:
+                continue
+            with Repository.open(side.url, read_only=True) as repository:
+                there = {str(version) for root in repository.roots() for version in repository.versions(root)}
+                assert there == side.versions.keys()
+                for version, tree in side.versions.items():
+                    assert same(of_version(repository, version), tree), version
+        if self.mounted is not None:
+            assert same(of_folder(self.point), self.mounted)
