@@ -12,11 +12,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from spraydry.errors import SprayDryError
 from spraydry.mount.mounts import mounted_at
 from spraydry.repository.repository import Repository
 from tests.life.child import killed, run, told
-from tests.life.model import Leaf, Side, Tree, cut, of_folder, of_version, same, taken, union
+from tests.life.model import Side, Tree, of_folder, of_version, same
 
 SPRAYDRY = [sys.executable, "-c", "from spraydry.cli import main; main()"]
 ROOTS = ("a", "b")
