@@ -82,12 +82,12 @@ def test_addresses_that_are_none(filled: str, spray: Run, address: str) -> None:
 
 
 def test_rm(filled: str, spray: Run) -> None:
-    failed(spray("rm", "photos"), 2, "ROOT@VERSION", "photos@v2")
+    failed(spray("rm", "photos"), 2, "photos@VERSION", "--keep-last", "--all")
     failed(spray("rm", "photos:2024"), 2)
     failed(spray("rm"), 2)
     failed(spray("rm", "photos@v1", "photos@v9"), 4, "v9")  # all or none
-    failed(spray("rm", "--undo", "photos@v1"), 4, "was not removed")
-    failed(spray("rm", "--undo", "photos@v7"), 4, "v7")
+    failed(spray("undelete", "photos@v1"), 4, "was not removed")
+    failed(spray("undelete", "photos@v7"), 4, "v7")
     assert spray("log", "photos")[1].count("photos@") == 2
 
 

@@ -299,14 +299,16 @@ def test_stat(filled: str, spray: Run) -> None:
     assert found["xattrs"] == [["user.a", "\0"]] and found["mtime_s"] == -(1 << 40) and found["version"] == "r@v2"
 
 
-def test_rm_and_undo(filled: str, spray: Run) -> None:
+def test_rm_and_undelete(filled: str, spray: Run) -> None:
     assert "would remove r@v2" in spray("rm", "--dry-run", "r@v2")[1]
     assert "r@v2" in spray("log")[1]
     code, out, _ = spray("rm", "r@v2")
-    assert code == 0 and "spraydry rm --undo r@v2" in out
+    assert code == 0 and "spraydry undelete r@v2" in out
     assert "r@v2" not in spray("log")[1] and spray("ls", "r@v2")[0] == 4
-    (told,) = json.loads(spray("rm", "--undo", "r@v2", "--json")[1])
-    assert told == {"version": "r@v2", "undo": True, "dry_run": False, "other_names": []}
+    assert [line.split()[0] for line in spray("log", "--removed", "r")[1].splitlines()] == ["version", "r@v2"]
+    assert "would bring back r@v2" in spray("undelete", "--dry-run", "r@v2")[1]
+    (told,) = json.loads(spray("undelete", "r@v2", "--json")[1])
+    assert told == {"version": "r@v2", "also": [], "dry_run": False}
     assert "r@v2" in spray("log")[1]
 
 

@@ -60,7 +60,7 @@ def commit(repository: Repository, proposal: Proposal, began_at: int) -> Committ
         newest = log.newest(root)
         made_by = f"spraydry {spraydry.__version__} {proposal.verb}"
         made_ns = now_ns if proposal.made_ns is None else proposal.made_ns
-        if newest is not None and _same(newest, proposal):
+        if newest is not None and same(newest, proposal):
             if name is None:
                 raise _Unchanged(newest)
             return TagRecord(
@@ -104,7 +104,8 @@ class _Unchanged(Exception):
         self.version = version
 
 
-def _same(version: Version, proposal: Proposal) -> bool:
+def same(version: Version, proposal: Proposal) -> bool:
+    """Whether a version is what was proposed: then none is made."""
     record = version.record
     return (record.entry, record.links, record.spec, record.incomplete) == (
         proposal.entry,

@@ -1,8 +1,9 @@
-"""Removing a version, or a second name of one, and taking that back."""
+"""Removing versions, or second names of them, and taking that back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import spraydry
@@ -15,52 +16,106 @@ from spraydry.repository.repository import Repository
 
 @dataclass(frozen=True)
 class Removed:
-    """What was (or would be) removed or brought back; `other_names` are those under which the same version stays."""
+    """What was (or would be) removed or brought back; `other_names` are those under which the same version stays, or
+    is there already."""
 
     version: Version
     other_names: list[str]
 
 
-def remove(repository: Repository, address: str, *, dry_run: bool = False) -> Removed:
-    """Take the version `ROOT@VERSION` out of its root. Its name stays used; its bytes stay until they are collected.
+def remove(repository: Repository, addresses: Sequence[str], *, dry_run: bool = False) -> list[Removed]:
+    """Take the versions `ROOT@VERSION` out of their roots, all of them or none. Their names stay used; their bytes stay
+    until they are collected.
 
     Raises UsageError, RootNotFound, VersionNotFound, StoreReadOnly.
     """
-    root, name = _named(repository, address)
-    version = repository.log.find(root, name)
-
-    def make(previous: bytes, now_ns: int) -> AnyRecord:
-        slot = repository.log.find(root, version.name).slot
-        return RemovalRecord(format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=_MADE_BY, slot=slot)
-
+    log = repository.log
+    found = (log.find(*_named(repository, address)) for address in addresses)
+    going = {version.slot: version for version in found}
     if not dry_run:
-        _append(repository, make)
-    return Removed(version, _other_names(repository.log, version))
+        discard(repository, [*going.values()])
+    return [Removed(version, _other_names(log, version, going)) for version in going.values()]
 
 
-def bring_back(repository: Repository, address: str, *, dry_run: bool = False) -> Removed:
-    """Take back the removal of `ROOT@VERSION`. Raises VersionNotFound when no such version was removed."""
-    root, name = _named(repository, address)
-    slot, _ = _removal(repository.log, root, name)
+def discard(repository: Repository, versions: Sequence[Version]) -> None:
+    """Remove versions, a record each, in this order; those that another writer removed meanwhile are passed over."""
+    log = repository.log
 
-    def make(previous: bytes, now_ns: int) -> AnyRecord:
-        _, removal = _removal(repository.log, root, name)
-        return RevokeRecord(format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=_MADE_BY, slot=removal)
+    def remover(version: Version) -> Callable[[bytes, int], AnyRecord]:
+        def make(previous: bytes, now_ns: int) -> AnyRecord:
+            if log.is_removed(version):
+                raise _Gone
+            return RemovalRecord(
+                format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=_made_by("rm"), slot=version.slot
+            )
 
-    if not dry_run:
-        _append(repository, make)
-    version = repository.log.named_in(slot)
-    return Removed(version, _other_names(repository.log, version))
+        return make
 
-
-_MADE_BY = f"spraydry {spraydry.__version__} rm"
-
-
-def _append(repository: Repository, make: Callable[[bytes, int], AnyRecord]) -> None:
     with repository.batch():
-        repository.log.append(make)
+        for version in versions:
+            with suppress(_Gone):
+                log.append(remover(version))
         repository.remember_head()
     repository.store.flush()
+
+
+def bring_back(repository: Repository, addresses: Sequence[str], *, dry_run: bool = False) -> list[Removed]:
+    """Take back the removals of `ROOT@VERSION`, of all of them or none. Raises VersionNotFound for what was not
+    removed."""
+    log = repository.log
+    found = dict(_removal(log, *_named(repository, address)) for address in addresses)
+
+    def revoker(slot: int) -> Callable[[bytes, int], AnyRecord]:
+        def make(previous: bytes, now_ns: int) -> AnyRecord:
+            version = log.named_in(slot)
+            _, removal = _removal(log, version.root, version.name)
+            return RevokeRecord(
+                format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=_made_by("undelete"), slot=removal
+            )
+
+        return make
+
+    if not dry_run:
+        with repository.batch():
+            for slot in found:
+                log.append(revoker(slot))
+            repository.remember_head()
+        repository.store.flush()
+    return [Removed(version, _other_names(log, version, found)) for version in map(log.named_in, found)]
+
+
+@dataclass(frozen=True)
+class Past:
+    """A name of a version that was removed, and when: ns since 1970."""
+
+    version: Version
+    removed_ns: int
+
+
+def removed(repository: Repository, root: str | None = None) -> list[Past]:
+    """What was removed from a root, or all of them, and not brought back, in the order it was made in. Raises
+    RootNotFound for a root that never was."""
+    log = repository.log
+    when: dict[int, int] = {}
+    ever = False
+    for slot, record in enumerate(log.records, 1):
+        if isinstance(record, VersionRecord | TagRecord) and root in (None, record.root):
+            ever = True
+            if log.is_removed(log.named_in(slot)):
+                when[slot] = record.made_ns
+        elif isinstance(record, RemovalRecord) and record.slot in when:
+            when[record.slot] = record.made_ns  # the last one: those before were taken back
+    if root is not None and not ever:
+        log.find(root)
+    return [Past(log.named_in(slot), removed_ns) for slot, removed_ns in when.items()]
+
+
+class _Gone(Exception):
+    pass
+
+
+def _made_by(verb: str) -> str:
+    return f"spraydry {spraydry.__version__} {verb}"
 
 
 def _named(repository: Repository, address: str) -> tuple[str, str]:
@@ -88,6 +143,7 @@ def _removal(log: Log, root: str, name: str) -> tuple[int, int]:
     return made, removed
 
 
-def _other_names(log: Log, version: Version) -> list[str]:
-    versions = log.versions(version.root)
-    return [other.name for other in versions if other.made_in == version.made_in and other.name != version.name]
+def _other_names(log: Log, version: Version, besides: Container[int]) -> list[str]:
+    """The other names under which a version is there, but for those made in the slots `besides`."""
+    same = (other for other in log.versions(version.root) if other.made_in == version.made_in)
+    return [other.name for other in same if other.slot != version.slot and other.slot not in besides]

@@ -6,22 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spraydry.repository.log import Version
+    from spraydry.repository.repository import Repository
 
 
-def log(root: str | None = None, /, *, json: bool = False) -> None:
+def log(root: str | None = None, /, *, removed: bool = False, json: bool = False) -> None:
     """Show the versions of a root, oldest first: when, how large, and what each one added.
 
     `new` are the plain bytes a version added that were nowhere before, `stored`
-    what they took once compressed.
+    what they took once compressed. Second names of a version stand at the end.
 
     For example:
         spraydry log photos
-        spraydry log                # of all roots
+        spraydry log                    # of all roots
+        spraydry log --removed photos
 
     Parameters
     ----------
     root
         The name of a root; without it all are shown.
+    removed
+        Show instead which versions, and other names of them, were removed, and when.
     json
         Print a JSON array, an element for each version.
     """
@@ -29,6 +33,9 @@ def log(root: str | None = None, /, *, json: bool = False) -> None:
     from spraydry.commands.session import open_repository
 
     with open_repository() as repository:
+        if removed:
+            _tell_removed(repository, root, json)
+            return
         names = [root] if root is not None else repository.roots()
         rows = [row for name in names for row in _rows(repository.versions(name))]
     if json:
@@ -53,6 +60,44 @@ def log(root: str | None = None, /, *, json: bool = False) -> None:
         ),
         right=(2, 3, 4, 5),
     )
+
+
+def _tell_removed(repository: Repository, root: str | None, json: bool) -> None:
+    from spraydry.actions.remove import removed
+    from spraydry.commands import terminal
+
+    rows: list[dict[str, Any]] = [
+        {
+            "version": str(past.version),
+            "root": past.version.root,
+            "name": past.version.name,
+            "slot": past.version.made_in,
+            "made_ns": past.version.record.made_ns,
+            "removed_ns": past.removed_ns,
+            "files": past.version.record.entry.totals.files,
+            "bytes": past.version.record.entry.totals.size,
+        }
+        for past in removed(repository, root)
+    ]
+    if json:
+        terminal.print_json_list(rows)
+    elif rows:
+        terminal.table(
+            ("version", "made", "removed", "files", "size"),
+            (
+                (
+                    row["version"],
+                    terminal.moment(row["made_ns"] // 10**9),
+                    terminal.moment(row["removed_ns"] // 10**9),
+                    f"{row['files']:,}",
+                    terminal.size(row["bytes"]),
+                )
+                for row in rows
+            ),
+            right=(3, 4),
+        )
+    else:
+        terminal.warn("nothing was removed")
 
 
 def _rows(versions: list[Version]) -> list[dict[str, Any]]:

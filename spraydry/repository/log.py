@@ -178,9 +178,10 @@ class Log:
 
     def versions(self, root: str) -> list[Version]:
         """The versions of a root under all their names, oldest first."""
-        return [version for version in tuple(self._roots.get(root, {}).values()) if not self._is_removed(version)]
+        return [version for version in tuple(self._roots.get(root, {}).values()) if not self.is_removed(version)]
 
-    def _is_removed(self, version: Version) -> bool:
+    def is_removed(self, version: Version) -> bool:
+        """Whether this name of a version was removed."""
         return version.slot in self._removed
 
     def newest(self, root: str) -> Version | None:
@@ -193,6 +194,10 @@ class Log:
         """A version by name (None and `latest`: the newest). Raises RootNotFound, VersionNotFound with near names."""
         versions = self.versions(root)
         if not versions:
+            if root in self._roots:
+                raise RootNotFound(
+                    f"the root {root!r} has no versions any more: `spraydry log --removed {root}` shows what it had"
+                )
             raise RootNotFound(f"there is no root {root!r}{_near(root, self.roots())}")
         if name in (None, "latest"):
             newest = self.newest(root)
@@ -215,8 +220,8 @@ class Log:
     def check_unused(self, root: str, name: str) -> None:
         """Raises VersionExists when the name was ever used in this root."""
         if version := self._roots.get(root, {}).get(name):
-            gone = " (it was removed, but names are never used twice)" if self._is_removed(version) else ""
-            raise VersionExists(f"{root}@{name} exists{gone}: choose another name with --as")
+            gone = " (it was removed, but names are never used twice)" if self.is_removed(version) else ""
+            raise VersionExists(f"{root}@{name} exists{gone}: choose another name")
 
     def next_name(self, root: str) -> str:
         """The name a new version gets by itself: v1, v2, ..., never one that was used."""
