@@ -143,6 +143,13 @@ class Links:
 
     def find(self, group: bytes) -> Group:
         """The group of that id; an entry that names one which is not listed is damage."""
+        found = self.get(group)
+        if found is None:
+            raise CorruptData(f"hardlink group {group.hex()} is not in the version's links list")
+        return found
+
+    def get(self, group: bytes) -> Group | None:
+        """The group of that id; None if it is not listed."""
         name = self.name
         for _ in range(MAX_DEPTH):
             if name is None:
@@ -152,19 +159,33 @@ class Links:
             if isinstance(page, _Index):
                 name = page.children[max(place, 0)].digest
                 continue
-            if place >= 0 and ids[place] == group:
-                return page.groups[place]
-            break
-        raise CorruptData(f"hardlink group {group.hex()} is not in the version's links list")
+            return page.groups[place] if place >= 0 and ids[place] == group else None
+        if name is None:
+            return None
+        raise CorruptData("a links list is deeper than possible")
+
+    def groups(self) -> Iterator[Group]:
+        """All groups, by id."""
+        last = b""
+        for _, page in self._all():
+            for group in page.groups if isinstance(page, _Links) else ():
+                if group.group <= last:
+                    raise CorruptData("the pages of a links list overlap")
+                last = group.group
+                yield group
 
     def pages(self) -> Iterator[bytes]:
         """The names of all its pages."""
+        return (name for name, _ in self._all())
+
+    def _all(self) -> Iterator[tuple[bytes, _Links | _Index]]:
+        """All its pages, each above those it names, in order of the ids in them."""
         stack = [] if self.name is None else [(self.name, 0)]
         while stack:
             name, depth = stack.pop()
-            yield name
             page = _decode(self._read(name))
+            yield name, page
             if isinstance(page, _Index):
                 if depth > MAX_DEPTH:
                     raise CorruptData("a links list is deeper than possible")
-                stack += [(child.digest, depth + 1) for child in page.children]
+                stack += [(child.digest, depth + 1) for child in reversed(page.children)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from itertools import accumulate
+from typing import Protocol
 
 from spraydry.errors import ChunkCorrupt, ChunkNotFound, SprayDryError, StoreUnavailable
 from spraydry.format import frame as frames
@@ -15,6 +16,13 @@ from spraydry.repository.index import Indexed
 from spraydry.repository.opening import Opened
 
 _DIRECTORIES_BYTES = 4 << 20
+
+
+class Beside(Protocol):
+    """Chunks that are in no frame yet: tree pages which were made here, and may never be stored. Threads share it."""
+
+    def get(self, name: bytes) -> bytes | None:
+        """The plain bytes of a chunk; None for others."""
 
 
 class Chunks(Indexed):
@@ -28,6 +36,7 @@ class Chunks(Indexed):
         self._directories_held = 0
         self._directories_lock = threading.Lock()
         self._loading: dict[bytes, threading.Event] = {}  # frames that a thread is reading now
+        self.beside: Beside | None = None
 
     def peek_chunk(self, name: bytes) -> memoryview | None:
         """A chunk that is in memory, verified; None if it is not. Never blocks."""
@@ -41,6 +50,8 @@ class Chunks(Indexed):
         """
         if (chunk := self._frames.get(name)) is not None:
             return chunk
+        if self.beside is not None and (made := self.beside.get(name)) is not None:
+            return memoryview(made)
         tried: dict[bytes, str] = {}
         waiting: SprayDryError | None = None
         for attempt in range(2):

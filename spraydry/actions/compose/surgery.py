@@ -107,6 +107,11 @@ class Surgery:
         _close(levels, 0)
         return levels[0].finish() or root
 
+    def empty(self, like: Entry) -> Entry:
+        """A folder to hold an entry, without a name, with nothing in it."""
+        made: Entry = msgspec.structs.replace(folder_like(like, b""), content=TreeBuilder(self.emit).finish())
+        return made
+
     def put(self, root: Entry, path: bytes, entry: Entry) -> Entry:
         """A tree with an entry at a path, in the place of what is there, under the last name of the path."""
         return self.edited(root, [(path, _named(entry, path))])
