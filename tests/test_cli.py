@@ -339,7 +339,7 @@ def test_info(filled: str, spray: Run) -> None:
 
 def test_verify(filled: str, spray: Run) -> None:
     assert spray("verify")[1].startswith("all is whole: checked ")
-    assert spray("verify", "--sample", "50%", "--seed", "3")[0] == 0
+    assert spray("verify", "--sample", "50%")[1].startswith("all is whole: checked ")
     assert spray("verify", "--sample", "half")[0] == 2
     code, out, _ = spray("verify", "--rebuild", "--json")
     assert code == 0 and json.loads(out)["sound"] and json.loads(out)["rebuilt"] > 0
@@ -348,14 +348,14 @@ def test_verify(filled: str, spray: Run) -> None:
 def test_verify_tells_a_path_once(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     damage = [Damage("r@v1", path, f"chunk {'ab' * 32} is in no frame") for path in (b"a", b"a", b"b")]
     monkeypatch.setattr("spraydry.commands.session.open_repository", lambda **_: contextlib.nullcontext())
-    monkeypatch.setattr("spraydry.actions.verify.verify", lambda *_, **__: Verified(1.0, damage=damage))
+    monkeypatch.setattr("spraydry.actions.verify.verify", lambda *_, **__: Verified(False, damage=damage))
     assert cli.run(["verify"]) == 6
     out, err = capfd.readouterr()
     assert err.splitlines() == [
         "spraydry: r@v1:a: chunk abababababab is in no frame, and 1 more",
         "spraydry: r@v1:b: chunk abababababab is in no frame",
     ]
-    assert "2 paths may have lost bytes" in out
+    assert "2 paths lost bytes" in out
 
 
 def test_completion_can_be_installed(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from spraydry.actions.verify import Verified, verify
-from spraydry.errors import StoreReadOnly, UsageError
+from spraydry.actions.verify import Sample, Verified, verify
+from spraydry.errors import SprayDryError, StoreReadOnly, UsageError
 from spraydry.format.digest import digest
 from spraydry.format.entry import FILE, Runs
 from spraydry.repository.repository import Repository
@@ -112,24 +112,109 @@ def test_file_digest_that_is_wrong(filled: Repository) -> None:
     assert affected(found) == [("wrong@v1", b"x")] and "digest" in found.damage[0].reason
 
 
-def test_sample(filled: Repository) -> None:
-    whole = verify(filled)
-    counts = [verify(filled, sample=0.5, seed=seed) for seed in range(8)]
-    assert all(one.sound and one.versions == 0 for one in counts)
-    assert len({one.frames for one in counts}) > 1 and all(one.frames < whole.frames for one in counts[:1])
-    assert verify(filled, sample=0.5, seed=3) == verify(filled, sample=0.5, seed=3)
-    assert verify(filled, sample=1.0).frames == whole.frames
-    for wrong in (0.0, -1.0, 1.5):
+def test_samples_go_on_where_the_last_stopped(filled: Repository) -> None:
+    whole = sum(1 for _ in filled.store.list("frames"))
+    never = whole
+    for day in range(1, 6):
+        found = verify(filled, sample=Sample(fraction=0.2), now_s=day)
+        assert found.sound and found.versions == 0 and 0 < found.frames < whole
+        assert found.proofs.never == max(never - found.frames, 0), "none twice before all were looked at"
+        assert found.proofs.oldest_s == 1 or found.proofs.never == 0
+        never = found.proofs.never
+    assert never == 0, "five fifths are all"
+    again = verify(filled, sample=Sample(fraction=0.2), now_s=6)
+    assert again.proofs.oldest_s is not None and again.proofs.oldest_s >= found.proofs.oldest_s, (
+        "the oldest were looked at anew"
+    )
+    everything = verify(filled, now_s=7)
+    assert everything.proofs.oldest_s == 7 and everything.proofs.proved == whole
+
+
+def test_samples_of_an_amount_and_of_a_time(filled: Repository) -> None:
+    sizes = {stored.name: stored.size for stored in filled.store.list("frames")}
+    found = verify(filled, sample=Sample(bytes=600_000), now_s=1)
+    assert 600_000 <= found.stored_bytes < 600_000 + max(sizes.values())
+    assert verify(filled, sample=Sample(seconds=0.0), now_s=2).frames == 1, "at least one"
+    assert verify(filled, sample=Sample(seconds=600.0), now_s=3).proofs.oldest_s == 3
+    assert verify(filled, sample=Sample(bytes=1), now_s=4).frames == 1
+    assert [Sample.parse(text) for text in ("5%", "2G", "30min", "1.5h")] == [
+        Sample(fraction=0.05),
+        Sample(bytes=2 << 30),
+        Sample(seconds=1800),
+        Sample(seconds=5400),
+    ]
+    for wrong in ("0%", "-1%", "150%", "x%", "5 apples", ""):
         with pytest.raises(UsageError):
-            verify(filled, sample=wrong)
+            Sample.parse(wrong)
+
+
+def test_what_is_proved_belongs_to_the_catalog(filled: Repository) -> None:
+    verify(filled, now_s=1)
+    make_version(filled, "more", {b"g": random.Random(99).randbytes(300_000)})
+    proofs = filled.catalog.proofs.summary()
+    assert proofs.never == proofs.frames - proofs.proved > 0
+    first = verify(filled, sample=Sample(bytes=1), now_s=2)
+    assert first.proofs.never == proofs.never - 1, "what was never looked at comes first"
+    filled.rebuild_catalog()
+    assert filled.catalog.proofs.summary().proved == 0
+
+
+def test_a_clock_that_was_wrong_hides_no_frame(filled: Repository) -> None:
+    whole = verify(filled, now_s=1 << 40).frames
+    assert verify(filled, sample=Sample(fraction=1.0), now_s=5).frames == whole
+
+
+def test_read_only_remembers_nothing_and_samples_others(filled: Repository) -> None:
+    filled.catalog.database.execute("DROP TABLE proof")  # as an older program made it
+    with Repository.open(filled.url, read_only=True) as reader:
+        found = [verify(reader, sample=Sample(fraction=0.3), now_s=day) for day in range(8)]
+        assert all(one.sound and not one.remembered and one.proofs.proved == 0 for one in found)
+        assert len({one.stored_bytes for one in found}) > 1
+        assert verify(reader).sound
+    with reopened(filled) as repository:
+        assert verify(repository, now_s=3).proofs.oldest_s == 3, "an older catalog gets the table"
 
 
 def test_a_sample_that_finds_damage_says_what_needs_it(filled: Repository) -> None:
     name = frame_of(filled, "r:07.bin")
     filled.store.put("frames", name, b"SDfr")
     with reopened(filled) as repository:
-        found = verify(repository, sample=1.0)
-    assert ("r@v2", b"07.bin") in affected(found)
+        found = verify(repository, sample=Sample(fraction=1.0), now_s=1)
+        assert ("r@v2", b"07.bin") in affected(found)
+        again = verify(repository, sample=Sample(bytes=1), now_s=2)
+        assert [one.frame for one in again.damaged_frames] == [name], "damage is looked at again until it is mended"
+
+
+def test_what_is_damaged_is_stored_again_by_the_next_writer(filled: Repository) -> None:
+    name = frame_of(filled, "r:07.bin")
+    filled.store.put("frames", name, b"SDfr")
+    with reopened(filled) as repository:
+        assert not verify(repository).sound
+        make_version(repository, "again", {b"07.bin": FILES[b"07.bin"]})
+        with repository.open_file("r@v1:07.bin") as stream:
+            assert stream.read() == FILES[b"07.bin"]
+
+
+def test_only_what_needs_what_is_lost_is_named(repository: Repository) -> None:
+    """Chunks of a damaged frame that still come out right are served, and so their files are not named."""
+    files = {b"%02d" % number: random.Random(number).randbytes(3000) for number in range(40)}
+    make_version(repository, "r", files)
+    place = repository.catalog.locate(digest(files[b"20"]))[0]
+    stored = bytearray(repository.store.get("frames", place.frame.hex()))
+    stored[len(stored) // 2] ^= 1
+    repository.store.put("frames", place.frame.hex(), bytes(stored))
+    with reopened(repository) as damaged:
+        found = verify(damaged)
+        assert [one.frame for one in found.damaged_frames] == [place.frame.hex()]
+        named = {path for _, path in affected(found)}
+        unread = set()
+        for path, plain in files.items():
+            try:
+                with damaged.open_file(f"r:{path.decode()}") as stream:
+                    assert stream.read() == plain
+            except SprayDryError:
+                unread.add(path)
+        assert named == unread and len(named) == 1
 
 
 def test_other_damage(filled: Repository) -> None:

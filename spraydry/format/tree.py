@@ -214,6 +214,12 @@ class Page:
         if max(self.totals) >= 1 << 63:
             raise CorruptData("a tree page's totals are not possible")
 
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What a leaf holds."""
+        assert self.leaf
+        return cast(tuple[Entry, ...], self.items)
+
 
 class Tree:
     """Reads one directory. `page(digest)` gives a decoded page; it may block and decides about caching.
@@ -279,6 +285,21 @@ class Tree:
                 raise CorruptData("a tree is deeper than possible")
             yield claim.digest
             page = self.child(claim) if isinstance(claim, Child) else self.top()
+            stack += [(item, depth + 1) for item in reversed(page.items) if isinstance(item, Child)]
+
+    def leaves(self, lost: Callable[[bytes], bool]) -> Iterator[Page | Subtree | Child]:
+        """The leaf pages in order; in the place of a page that is `lost`, which is not read, what is claimed of it."""
+        stack: list[tuple[Subtree | Child, int]] = [(self.subtree, 1)]
+        while stack:
+            claim, depth = stack.pop()
+            if depth > MAX_DEPTH:
+                raise CorruptData("a tree is deeper than possible")
+            if lost(claim.digest):
+                yield claim
+                continue
+            page = self.child(claim) if isinstance(claim, Child) else self.top()
+            if page.leaf:
+                yield page
             stack += [(item, depth + 1) for item in reversed(page.items) if isinstance(item, Child)]
 
     def top(self) -> Page:

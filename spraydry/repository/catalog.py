@@ -11,6 +11,7 @@ import apsw
 
 from spraydry.errors import CorruptData
 from spraydry.format.run import FrameInfo
+from spraydry.repository.proofs import ProofTable
 from spraydry.stores.database.database import Database
 
 # Rows lie in levels, each a keyed table eight times the size of the one before, and are moved down in key order: one
@@ -79,6 +80,7 @@ class Catalog:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.usable = database.extend(SCHEMA)
+        self.proofs = ProofTable(database)
         self._unverified: bool | None = None  # whether there are such frames, once that was asked: it reads all rows
 
     # -- asking
@@ -125,6 +127,13 @@ class Catalog:
                 yield row[0], FrameInfo(*row[1:])
             if len(rows) < 500:
                 return
+            after = rows[-1][0]
+
+    def names(self) -> Iterator[bytes]:
+        """The names of all frames, sorted."""
+        after = b""
+        while rows := self._rows("SELECT name FROM frame WHERE name > ? ORDER BY name LIMIT 500", (after,), bytes):
+            yield from (row[0] for row in rows)
             after = rows[-1][0]
 
     def frames_count(self) -> int:
@@ -294,6 +303,7 @@ class Catalog:
         with self.database.transaction():
             for table in ("frame", "run", "level", "state", *(f"chunk_{level}" for level in range(_LEVELS))):
                 self.database.execute(f"DELETE FROM {table}")
+            self.proofs.clear()
 
     def close(self) -> None:
         """Close the database; the store's own stays open for the store."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, groupby, islice
 from operator import itemgetter
-from random import Random
 
 from spraydry.errors import CorruptData, NotListed, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format import frame as frames
@@ -29,10 +28,10 @@ class DamagedFrame:
 
 @dataclass(frozen=True)
 class CheckedFrame:
-    """One frame that was looked at; `reason` is None where it is as it should be. `bad_copies` names the stores whose
-    copy is damaged, where another one's is sound. `indexed`: the catalog knows it (a
-    killed writer leaves frames that no index names); `unindexed` counts its chunks that the catalog does not know to be
-    in it (a rebuilt catalog does)."""
+    """One frame that was looked at; `reason` is None where it is as it should be, and `whole` names the chunks which
+    can be had from it all the same. `bad_copies` names the stores whose copy is damaged, where another one's is sound.
+    `indexed`: the catalog knows it (a killed writer leaves frames that no index names); `unindexed` counts its chunks
+    that the catalog does not know to be in it (a rebuilt catalog does)."""
 
     name: bytes
     stored_bytes: int
@@ -42,6 +41,7 @@ class CheckedFrame:
     indexed: bool
     reason: str | None
     bad_copies: tuple[str, ...] = ()
+    whole: frozenset[bytes] = frozenset()
 
 
 def listed_frames(repository: Repository) -> Iterator[tuple[str, list[Member]]] | None:
@@ -56,17 +56,18 @@ def listed_frames(repository: Repository) -> Iterator[tuple[str, list[Member]]] 
 
 def known_frames(repository: Repository) -> Iterator[tuple[str, list[Member]]]:
     """The names of the frames that the catalog knows."""
-    return ((info.name.hex(), []) for _, info in repository.catalog.frames())
+    return ((info.name.hex(), everywhere(repository)) for _, info in repository.catalog.frames())
 
 
-def check_frames(
-    repository: Repository, held: Iterable[tuple[str, list[Member]]], fraction: float, seed: int
-) -> Iterator[CheckedFrame]:
-    """Read, decode and compare frames, or a random `fraction` of them; in threads, in any number. Of several stores
-    every copy is read."""
-    random = Random(seed)
-    chosen = (one for one in held if fraction >= 1 or random.random() < fraction)
-    return ordered_map(lambda one: _check(repository, *one), chosen, threads_of(repository))
+def everywhere(repository: Repository) -> list[Member]:
+    """Of a repository on several stores, all of them: any may have a copy."""
+    spread = repository.opened.spread
+    return [] if spread is None else list(spread.members)
+
+
+def check_frames(repository: Repository, held: Iterable[tuple[str, list[Member]]]) -> Iterator[CheckedFrame]:
+    """Read, decode and compare frames, in threads, in any number. Of several stores every copy is read."""
+    return ordered_map(lambda one: _check(repository, *one), held, threads_of(repository))
 
 
 def _held(repository: Repository) -> Iterator[tuple[str, list[Member]]]:
@@ -99,9 +100,41 @@ def _check(repository: Repository, text: str, members: Sequence[Member]) -> Chec
     except ValueNotFound:
         return CheckedFrame(name, 0, 0, 0, 0, True, "it is gone")
     except SprayDryError as error:
-        return CheckedFrame(name, 0, 0, 0, 0, True, str(error))
+        whole = frozenset(chunk for chunk, _ in salvaged(repository, text))
+        return CheckedFrame(name, 0, 0, 0, 0, True, str(error), whole=whole)
     checked = _check_frame(repository, name, stored)
-    return replace(checked, bad_copies=bad) if checked.reason is None else checked
+    if checked.reason is None:
+        return replace(checked, bad_copies=bad)
+    return replace(checked, whole=frozenset(name for name, _ in salvaged(repository, text)))
+
+
+def salvaged(repository: Repository, text: str) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks (name, plain bytes) that can be had from the copies of a damaged frame: of one that still decodes
+    often all but a few are whole."""
+    for stored in _raw_copies(repository, text):
+        try:
+            head, plain = frames.decode(stored, repository.dictionary)
+        except SprayDryError:
+            continue
+        view = memoryview(plain)
+        for at, length in zip(accumulate(head.lengths, initial=0), head.lengths, strict=False):
+            chunk = bytes(view[at : at + length])
+            name = digest(chunk)
+            if any(place.frame.hex() == text for place in repository.catalog.locate(name)):
+                yield name, chunk
+
+
+def _raw_copies(repository: Repository, text: str) -> Iterator[bytes]:
+    """What the stores have under a frame's name, sound or not."""
+    members: list[Member | None] = [*everywhere(repository)]
+    for member in members or [None]:
+        try:
+            if member is None:
+                yield repository.store.get("frames", text)
+            else:
+                yield member.read(lambda store: store.get("frames", text))
+        except SprayDryError:
+            continue
 
 
 def _copies(text: str, members: Sequence[Member]) -> tuple[bytes | None, tuple[str, ...]]:
@@ -137,16 +170,28 @@ def _check_frame(repository: Repository, name: bytes, stored: bytes) -> CheckedF
     return CheckedFrame(name, len(stored), len(plain), len(head.lengths), unindexed, indexed, None)
 
 
-def missing_frames(repository: Repository) -> Iterator[bytes]:
-    """The frames the catalog knows which the store does not hold."""
+class Absence:
+    """Frames that the catalog knows and the store does not list, found while its listing goes by. Not thread-safe."""
 
-    def missing(name: str) -> bytes | None:
-        return bytes.fromhex(name) if repository.store.info("frames", name) is None else None
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._known = repository.catalog.names()
+        self._next = next(self._known, None)
+        self.missing: list[bytes] = []
 
-    names = (name for name, _ in known_frames(repository))
-    for name in ordered_map(missing, names, threads_of(repository)):
-        if name is not None:
-            yield name
+    def passing(self, listed: Iterable[tuple[str, list[Member]]]) -> Iterator[tuple[str, list[Member]]]:
+        """The listing, as it is, to its end."""
+        for one in listed:
+            self._until(one[0])
+            yield one
+        self._until("g")  # behind every name
+
+    def _until(self, listed: str) -> None:
+        while self._next is not None and (text := self._next.hex()) <= listed:
+            # What was listed may have been deleted since, and what was not may have come: a look at it decides.
+            if text != listed and self._repository.store.info("frames", text) is None:
+                self.missing.append(self._next)
+            self._next = next(self._known, None)
 
 
 def check_rest(repository: Repository) -> Iterator[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from spraydry.actions.verify.chunks import Sound
 from spraydry.errors import CorruptData, SprayDryError, StoreUnavailable
 from spraydry.format.entry import Entry, Runs, Subtree
+from spraydry.format.links import Links
 from spraydry.format.manifest import Manifest
+from spraydry.format.tree import Page
 from spraydry.repository.ahead import read_ahead
 from spraydry.repository.log import Version
-from spraydry.repository.repository import Repository
 from spraydry.repository.stream import hash_of, spans
 
 MAX_HOLES_HASHED_BYTES = 1 << 30
@@ -39,20 +41,18 @@ class _Level:
 class TreeChecker:
     """Goes through versions; what several share is looked at once. Blocks; for one thread.
 
-    `bad_frames` hold nothing that counts. With `hash_files` the digest of each file of several chunks is computed
-    again. At most `limit` paths are kept of a directory with damage in it. `looked` hears of each file's size.
+    `chunks` says what can be had. With `hash_files` the digest of each file of several chunks is computed again. At
+    most `limit` paths are kept of a directory with damage in it. `looked` hears of each file's size.
     """
 
     def __init__(
         self,
-        repository: Repository,
-        bad_frames: set[bytes],
+        chunks: Sound,
         hash_files: bool,
         limit: int,
         looked: Callable[[int], None],
     ) -> None:
-        self._repository = repository
-        self._bad_frames = bad_frames
+        self._chunks = chunks
         self._hash_files = hash_files
         self._limit = limit
         self._looked = looked
@@ -70,12 +70,12 @@ class TreeChecker:
 
     def _links(self, name: bytes | None) -> list[str]:
         try:
-            pages = list(self._repository.links(name).pages())
+            pages = list(Links(name, lambda page: bytes(self._chunks.read(page))).pages())
         except StoreUnavailable:
             raise
         except SprayDryError as error:
             return [f"the list of hardlinks: {error}"]
-        return [f"the list of hardlinks: chunk {page.hex()} {why}" for page, why in self._unsound(pages).items()]
+        return [f"the list of hardlinks: chunk {page.hex()} {why}" for page, why in self._chunks.unsound(pages).items()]
 
     def _tree(self, top: Entry) -> list[tuple[bytes, str]]:
         assert isinstance(top.content, Subtree)
@@ -99,16 +99,17 @@ class TreeChecker:
             levels[-1].wrong += _under(level.name, level.wrong)
 
     def _level(self, subtree: Subtree, name: bytes) -> _Level:
-        tree = self._repository.tree(subtree)
-        level = _Level(subtree.digest, name, (entry for entry, _ in tree.entries()))
-        try:
-            unsound = self._unsound(list(tree.pages()))
-        except StoreUnavailable:
-            raise
-        except SprayDryError:
-            return level  # reading its entries says it
-        level.wrong += [(b"", f"tree page {page.hex()} {why}") for page, why in unsound.items()]
+        level = _Level(subtree.digest, name, iter(()))
+        level.entries = self._readable(subtree, level.wrong)
         return level
+
+    def _readable(self, subtree: Subtree, wrong: list[tuple[bytes, str]]) -> Iterator[Entry]:
+        """The entries of a directory that can be read; `wrong` gets the pages that cannot."""
+        for page in self._chunks.tree(subtree).leaves(lambda name: self._chunks.lost_page(name) is not None):
+            if isinstance(page, Page):
+                yield from page.entries
+            else:
+                wrong.append((b"", f"tree page {page.digest.hex()} {self._chunks.lost_page(page.digest)}"))
 
     def _known(self, subtree: bytes) -> list[tuple[bytes, str]] | None:
         return [] if subtree in self._seen else self._wrong.get(subtree)
@@ -147,8 +148,7 @@ class TreeChecker:
                 if (entry.size, entry.content) in self._files:
                     continue
                 try:
-                    needs += [(entry, name) for name in self._chunks(entry, entry.content)]
-                    self._hash(entry, entry.content)
+                    needs += [(entry, name) for name in self._parts(entry, entry.content)]
                 except StoreUnavailable:
                     raise
                 except SprayDryError as error:
@@ -156,20 +156,29 @@ class TreeChecker:
             elif entry.size and (name := entry.file_digest):
                 needs.append((entry, name))
             self._looked(entry.size)
-        unsound = self._unsound([name for _, name in needs])
+        unsound = self._chunks.unsound([name for _, name in needs])
         bad = {id(entry) for entry, name in needs if name in unsound}
         for entry, name in needs:
             if name in unsound:
                 wrong.append((entry.name, f"chunk {name.hex()} {unsound[name]}"))
         failed = {name for name, _ in wrong}
         for entry in entries:
-            if isinstance(entry.content, Runs) and id(entry) not in bad and entry.name not in failed:
-                self._files.add((entry.size, entry.content))
+            runs = entry.content
+            if not isinstance(runs, Runs) or id(entry) in bad or entry.name in failed:
+                continue
+            if (entry.size, runs) not in self._files:
+                try:
+                    self._hash(entry, runs)
+                    self._files.add((entry.size, runs))
+                except StoreUnavailable:
+                    raise
+                except SprayDryError as error:
+                    wrong.append((entry.name, str(error)))
         return wrong
 
-    def _chunks(self, entry: Entry, runs: Runs) -> list[bytes]:
+    def _parts(self, entry: Entry, runs: Runs) -> list[bytes]:
         """What a file of several chunks needs: the pages of its manifest, and the chunks these name."""
-        read_chunk = self._repository.read_chunk
+        read_chunk = self._chunks.read
         parts = [span for span in spans(entry, read_chunk) if span.chunk is not None]
         if sum(span.length for span in parts) != runs.filled:
             raise CorruptData("its manifest has another length in chunks than it claims")
@@ -178,21 +187,8 @@ class TreeChecker:
 
     def _hash(self, entry: Entry, runs: Runs) -> None:
         hashed = self._hash_files and runs.digest is not None and entry.size - runs.filled <= MAX_HOLES_HASHED_BYTES
-        if hashed and hash_of(read_ahead(self._repository, entry)) != runs.digest:
+        if hashed and hash_of(read_ahead(self._chunks.repository, entry)) != runs.digest:
             raise CorruptData("its chunks are whole, but together they are not what its digest names")
-
-    def _unsound(self, names: list[bytes]) -> dict[bytes, str]:
-        """Those chunks that are in no sound frame, and why."""
-        catalog = self._repository.catalog
-        doubtful = set(names) if self._bad_frames else set(names) - catalog.known(names)
-        unsound = {}
-        for name in doubtful:
-            places = catalog.locate(name)
-            if not places:
-                unsound[name] = "is in no frame"
-            elif all(place.frame in self._bad_frames for place in places):
-                unsound[name] = f"is only in damaged frames ({', '.join(place.frame.hex() for place in places)})"
-        return unsound
 
 
 def _under(name: bytes, wrong: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:

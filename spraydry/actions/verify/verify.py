@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from spraydry.actions.progress import Done, Report, unheard
+from spraydry.actions.verify.chunks import Sound
 from spraydry.actions.verify.frames import (
+    Absence,
+    CheckedFrame,
     DamagedFrame,
     check_frames,
     check_rest,
+    everywhere,
     known_frames,
     listed_frames,
-    missing_frames,
 )
+from spraydry.actions.verify.sample import Sample, sampled
 from spraydry.actions.verify.trees import Damage, TreeChecker
-from spraydry.errors import UsageError
+from spraydry.errors import StoreError
+from spraydry.repository.proofs import Proofs
 from spraydry.repository.repository import Repository
+from spraydry.stores.over.member import Member
 
 MAX_TOLD = 1000  # paths of a directory with damage below it that are told one by one
+_NOTED_FRAMES = 1000
+_NOTED_S = 10.0
+
+BadFrames = dict[bytes, frozenset[bytes]]
 
 
 @dataclass
 class Verified:
-    """What was looked at and what was found. `fraction` below 1: a sample of the frames, and versions only if one of
-    them was damaged. `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps.
+    """What was looked at and what was found. A `sample` looks at versions only if one of its frames was damaged.
+    `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps.
     `bad_copies` says of stores, by name, how many of their copies are damaged where another store's is sound: `heal`
     with `every_copy` replaces them. `silent` stores did not answer, and were not looked at. `unreferenced` frames are
     named by no index: an interrupted writer left them, and nothing needs them. Not `listed`: the store cannot list its
-    frames, so that those were checked which the catalog knows, and no others looked for."""
+    frames, so that those were checked which the catalog knows, and no others looked for. `proofs` says how many frames
+    are proved since when, this run included, where that is `remembered`; `known_damaged` of them were found damaged by
+    another run, and not looked at by this one."""
 
-    fraction: float
+    sample: bool
     listed: bool = True
     frames: int = 0
     chunks: int = 0
@@ -38,71 +52,138 @@ class Verified:
     versions: int = 0
     unindexed: int = 0
     unreferenced: int = 0
+    known_damaged: int = 0
     damaged_frames: list[DamagedFrame] = field(default_factory=list)
     bad_copies: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
+    remembered: bool = True
+    proofs: Proofs = Proofs(0, 0, 0, None)  # noqa: RUF009 (frozen)
 
     @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.damaged_frames or self.damage or self.other or self.unindexed or self.bad_copies)
+        return not (
+            self.damaged_frames or self.damage or self.other or self.unindexed or self.bad_copies or self.known_damaged
+        )
 
 
 def verify(
     repository: Repository,
     *,
-    sample: float | None = None,
-    seed: int = 0,
+    sample: Sample | None = None,
+    now_s: int | None = None,
     report: Report = unheard,
 ) -> Verified:
     """Check a repository: every frame against its name, its chunks and the catalog, then every version, down to the
-    digest of each file. With `sample` (0 to 1) that part of the frames, chosen by `seed`, and versions only if there is
-    damage to attribute. Caches are passed by: what they hold is compared with its name whenever it is read. Writes
-    nothing. Raises UsageError, StoreUnavailable.
+    digest of each file. A `sample` looks at the frames whose last proof is oldest, and at versions only if there is
+    damage to attribute. Caches are passed by: what they hold is compared with its name whenever it is read.
+
+    Writes nothing but the catalog, where it can: when each frame was looked at (at `now_s`, by default now), and that
+    what lies in damaged ones must not be counted on when something is stored. Raises StoreUnavailable.
     """
-    if sample is not None and not 0 < sample <= 1:
-        raise UsageError(f"a sample is a part of the frames, above 0% and up to 100%, not {sample:.0%}")
     with repository.store.uncached():
-        return _verify(repository, sample, seed, report)
+        return _verify(repository, sample, int(time.time()) if now_s is None else now_s, report)
 
 
-def _verify(repository: Repository, sample: float | None, seed: int, report: Report) -> Verified:
-    result = Verified(1.0 if sample is None else sample)
-    total = int(sum(usage.stored for usage in repository.catalog.usage()) * result.fraction)
-    bad: set[bytes] = set()
-    names = listed_frames(repository)
-    result.listed = names is not None
-    for checked in check_frames(
-        repository, known_frames(repository) if names is None else names, result.fraction, seed
-    ):
-        result.frames += 1
-        result.chunks += checked.chunks
-        result.plain_bytes += checked.plain_bytes
-        result.stored_bytes += checked.stored_bytes
-        result.unindexed += checked.unindexed
-        result.unreferenced += not checked.indexed
-        for store in checked.bad_copies:
-            result.bad_copies[store] = result.bad_copies.get(store, 0) + 1
-        if checked.reason is not None:
-            bad.add(checked.name)
-            result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
-        report(Done("reading frames", 0, result.stored_bytes, None, total))
-    for name in missing_frames(repository) if result.listed else ():
-        known_bad = name in bad
-        bad.add(name)
-        # What nothing is deduplicated against is no damage by itself: what needs it says so.
-        if not known_bad and repository.catalog.trusts(name):
-            result.damaged_frames.append(DamagedFrame(name.hex(), "it is gone"))
+def _verify(repository: Repository, sample: Sample | None, began_s: int, report: Report) -> Verified:
+    result = Verified(sample is not None)
+    bad = look_at_frames(repository, result, sample, began_s, report)
     result.other += check_rest(repository)
     if sample is None or bad:
         _versions(repository, result, bad, sample is None, report)
     result.silent.update(repository.store.silent)
+    result.proofs = repository.catalog.proofs.summary()
+    result.remembered = repository.catalog.proofs.kept
+    result.known_damaged = repository.catalog.proofs.damaged_before(began_s)
     return result
 
 
-def _versions(repository: Repository, result: Verified, bad: set[bytes], hash_files: bool, report: Report) -> None:
+def look_at_frames(
+    repository: Repository, result: Verified, sample: Sample | None, began_s: int, report: Report
+) -> BadFrames:
+    """Read frames, count them in `result`, and remember what they were like; the damaged ones, and those that are gone,
+    each with the chunks that can be had from it all the same."""
+    stored_bytes = sum(usage.stored for usage in repository.catalog.usage())
+    names = listed_frames(repository)
+    result.listed = names is not None
+    absence = Absence(repository)
+    held: Iterable[tuple[str, list[Member]]] = known_frames(repository) if names is None else absence.passing(names)
+    if sample is not None:
+        for _ in held if result.listed else ():
+            pass  # what is missing is found by the listing alone
+        members = everywhere(repository)
+        held = ((due.name.hex(), members) for due in sampled(repository, sample, began_s, stored_bytes))
+        stored_bytes = sample.budget_bytes(stored_bytes) or 0
+    bad: BadFrames = {}
+    notes = _Notes(repository, began_s)
+    for checked in _noted(notes, check_frames(repository, held)):
+        _count(result, checked)
+        if checked.reason is not None:
+            bad[checked.name] = checked.whole
+            result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
+        report(Done("reading frames", 0, result.stored_bytes, None, stored_bytes or None))
+    for name in absence.missing:
+        # What nothing is deduplicated against is no damage by itself: what needs it says so.
+        if name not in bad and repository.catalog.trusts(name):
+            result.damaged_frames.append(DamagedFrame(name.hex(), "it is gone"))
+        bad[name] = frozenset()
+    notes.write(dict.fromkeys(absence.missing, False).items())
+    if not repository.read_only:
+        try:
+            repository.catalog.distrust(bad)
+        except StoreError:
+            pass  # no room: then the next one that can says it
+    return bad
+
+
+def _count(result: Verified, checked: CheckedFrame) -> None:
+    result.frames += 1
+    result.chunks += checked.chunks
+    result.plain_bytes += checked.plain_bytes
+    result.stored_bytes += checked.stored_bytes
+    result.unindexed += checked.unindexed
+    result.unreferenced += not checked.indexed
+    for store in checked.bad_copies:
+        result.bad_copies[store] = result.bad_copies.get(store, 0) + 1
+
+
+class _Notes:
+    """Remembers what frames were like, every so often: a run that is killed need not begin anew."""
+
+    def __init__(self, repository: Repository, began_s: int) -> None:
+        self._proofs = repository.catalog.proofs
+        self._began_s = began_s
+        self._held: dict[bytes, bool] = {}
+        self._next_s = time.monotonic() + _NOTED_S
+        self._proofs.tidy()
+
+    def add(self, name: bytes, sound: bool) -> None:
+        self._held[name] = sound
+        if len(self._held) >= _NOTED_FRAMES or time.monotonic() >= self._next_s:
+            self.end()
+
+    def end(self) -> None:
+        self.write(self._held.items())
+        self._held = {}
+        self._next_s = time.monotonic() + _NOTED_S
+
+    def write(self, looked_at: Iterable[tuple[bytes, bool]]) -> None:
+        self._proofs.note(looked_at, self._began_s)
+
+
+def _noted(notes: _Notes, following: Iterator[CheckedFrame]) -> Iterator[CheckedFrame]:
+    try:
+        for checked in following:
+            # A frame with a bad copy on one of several stores is not proved, though it can be had.
+            notes.add(checked.name, checked.reason is None and not checked.bad_copies)
+            yield checked
+    finally:
+        notes.end()
+
+
+def _versions(repository: Repository, result: Verified, bad: BadFrames, hash_files: bool, report: Report) -> None:
     files = size = 0
 
     def looked(file_bytes: int) -> None:
@@ -111,7 +192,7 @@ def _versions(repository: Repository, result: Verified, bad: set[bytes], hash_fi
         size += file_bytes
         report(Done("checking versions", files, size))
 
-    checker = TreeChecker(repository, bad, hash_files, MAX_TOLD, looked)
+    checker = TreeChecker(Sound(repository, bad), hash_files, MAX_TOLD, looked)
     done: set[int] = set()
     for root in repository.roots():
         for version in repository.versions(root):
