@@ -108,6 +108,32 @@ def differing(before: Tree | None, after: Tree | None) -> Iterator[tuple[Entry |
             new.next()
 
 
+def aspects(before: Entry, after: Entry) -> tuple[str, ...]:
+    """What differs between two entries: of kind, content, mode, owner, mtime, xattrs, links (the hardlink group), in
+    this order; names do not count. Files have the same content if they have the same digest, however they were cut."""
+    kind = before.kind != after.kind
+    owner = (before.uid, before.gid) != (after.uid, after.gid)
+    mtime = (before.mtime_s, before.mtime_ns) != (after.mtime_s, after.mtime_ns)
+    differs = {
+        "kind": kind,
+        "content": not kind and not _same_content(before, after),
+        "mode": before.mode != after.mode,
+        "owner": owner,
+        "mtime": mtime,
+        "xattrs": before.xattrs != after.xattrs,
+        "links": before.group != after.group,
+    }
+    return tuple(aspect for aspect, is_so in differs.items() if is_so)
+
+
+def _same_content(before: Entry, after: Entry) -> bool:
+    if before.size != after.size:
+        return False
+    return before.content == after.content or (
+        before.file_digest is not None and before.file_digest == after.file_digest
+    )
+
+
 class _Cursor:
     """A place in a directory; `item` is what stands there: an entry, a page that was not opened, None at the end."""
 

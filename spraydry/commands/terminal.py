@@ -94,6 +94,17 @@ def raw(text: bytes) -> None:
     sys.stdout.buffer.write(text)
 
 
+def text(lines: Iterable[bytes]) -> None:
+    """Lines of a file's content, each with its line feed: as they are, but on a terminal with what it would act on
+    escaped."""
+    if not sys.stdout.isatty():
+        sys.stdout.flush()
+        sys.stdout.buffer.writelines(lines)
+        return
+    for content in lines:
+        sys.stdout.write("\t".join(map(safe, os.fsdecode(content[:-1]).split("\t"))) + "\n")
+
+
 def print_json(value: Any) -> None:
     """One JSON document. Frozen dataclasses and named tuples become mappings; names that are bytes become text in
     which a byte that is no UTF-8 is a lone surrogate (\\udcNN), so that `os.fsencode` gives it back."""
