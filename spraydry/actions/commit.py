@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 import spraydry
 from spraydry.actions.closure import chunks_of
 from spraydry.errors import StoreUnavailable
@@ -53,8 +55,7 @@ def commit(repository: Repository, proposal: Proposal, began_at: int) -> Committ
     root, name = proposal.root, proposal.name
 
     def make(previous: bytes, now_ns: int) -> AnyRecord:
-        if log.condemned_since(began_at) and (missing := unstored(repository, proposal)):
-            raise StoreUnavailable(f"{missing} chunks were collected while this ran; run it again")
+        check_stored(repository, proposal.entry, proposal.links, began_at)
         if name is not None:
             log.check_unused(root, name)
         newest = log.newest(root)
@@ -99,6 +100,23 @@ def commit(repository: Repository, proposal: Proposal, began_at: int) -> Committ
     return Committed(log.find(root, record.name), isinstance(record, VersionRecord), True)
 
 
+def commit_copy(repository: Repository, record: VersionRecord | TagRecord, began_at: int) -> Version:
+    """Append a record that was made for another repository, as it is but for what it follows: a version all of whose
+    chunks are here, or a further name of one (`slot` is this repository's). Raises as `commit`."""
+    log = repository.log
+
+    def make(previous: bytes, now_ns: int) -> AnyRecord:
+        if isinstance(record, VersionRecord):
+            check_stored(repository, record.entry, record.links, began_at)
+        log.check_unused(record.root, record.name)
+        return msgspec.structs.replace(record, previous=previous)
+
+    with repository.batch():
+        log.append(make)
+        repository.remember_head()
+    return log.find(record.root, record.name)
+
+
 class _Unchanged(Exception):
     def __init__(self, version: Version) -> None:
         self.version = version
@@ -115,7 +133,11 @@ def same(version: Version, proposal: Proposal) -> bool:
     )
 
 
-def unstored(repository: Repository, proposal: Proposal) -> int:
-    """How many of the chunks that a version needs are in no frame."""
-    names = list(chunks_of(repository, proposal.entry, proposal.links))
-    return len(set(names) - repository.catalog.known(names))
+def check_stored(repository: Repository, entry: Entry, links: bytes | None, began_at: int) -> None:
+    """Raises StoreUnavailable where frames were condemned behind slot `began_at` that held what a version needs."""
+    condemned = repository.log.condemned_since(began_at)
+    if condemned:
+        repository.catalog.forget_frames(condemned)
+        names = set(chunks_of(repository, entry, links))
+        if missing := len(names - repository.catalog.known(list(names))):
+            raise StoreUnavailable(f"{missing} chunks were collected while this ran; run it again")

@@ -44,6 +44,20 @@ def open_repository(*, create: bool = False, read_only: bool = True) -> Reposito
     return repository
 
 
+def open_remote(url: str, *, create: bool = False, read_only: bool = True, limit: str | None = None) -> Repository:
+    """Another repository, at a path or URL; `limit` is how many bytes a second go to and come from it (`10M`)."""
+    from spraydry.format.chunker import parse_bytes
+    from spraydry.repository.repository import Repository
+
+    limit_bytes_s = None if limit is None else parse_bytes(limit)
+    remote = Repository.open(
+        url, create=create, read_only=read_only, metered=options.stats, limit_bytes_s=limit_bytes_s
+    )
+    if remote.opened.meter is not None:
+        options.meters.append(remote.opened.meter)
+    return remote
+
+
 def tell_stats() -> None:
     """What the stores were asked in this run, on standard error."""
     from spraydry.commands import terminal

@@ -148,6 +148,14 @@ def encode(
     return Encoded(digest(stored), stored, head)
 
 
+def salted(stored: bytes, salt: bytes | None = None) -> Encoded:
+    """A stored frame under a new name: the same but for its salt (16 bytes, random by default). Raises FrameCorrupt."""
+    head = header(stored)
+    at = _OUTER.size - SALT_BYTES
+    anew = b"".join((stored[:at], salt or os.urandom(SALT_BYTES), stored[_OUTER.size :]))
+    return Encoded(digest(anew), anew, head)
+
+
 def header(stored: Buffer) -> Header:
     """Read and check a frame's headers. Raises FrameCorrupt, also for sizes no frame may have."""
     view = memoryview(stored)

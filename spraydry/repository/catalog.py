@@ -148,6 +148,11 @@ class Catalog:
         """Whether a frame of that name is indexed."""
         return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ?", (name,)))
 
+    def frame(self, name: bytes) -> FrameInfo | None:
+        """What it knows of a frame."""
+        rows = self._rows(f"SELECT {_INFO} FROM frame WHERE name = ?", (name,), *_INFO_TYPES)
+        return FrameInfo(*rows[0]) if rows else None
+
     def trusts(self, name: bytes) -> bool:
         """Whether what lies in that frame counts for deduplication."""
         return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ? AND verified = 1", (name,)))

@@ -20,7 +20,7 @@ class Frames:
 
     def decode_frame(self, name: bytes) -> tuple[FrameInfo, list[Row], Buffer]:
         """Read a frame and give its chunks' digests, computed from the bytes: what is in a row is verified by that."""
-        return self._decoded(name, self._stored_frame(name))
+        return self.decoded(name, self._stored_frame(name))
 
     def _stored_frame(self, name: bytes) -> bytes:
         try:
@@ -28,7 +28,8 @@ class Frames:
         except ValueNotFound:
             raise ValueNotFound(f"frame {name.hex()} is gone") from None
 
-    def _decoded(self, name: bytes, stored: bytes) -> tuple[FrameInfo, list[Row], Buffer]:
+    def decoded(self, name: bytes, stored: bytes) -> tuple[FrameInfo, list[Row], Buffer]:
+        """As `decode_frame`, of bytes that were read; that they are those of the name is not looked at."""
         head, plain = frames.decode(stored, self.dictionary)
         view = memoryview(plain)
         rows = [

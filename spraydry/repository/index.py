@@ -150,7 +150,7 @@ class Indexed(Frames):
                 if name.hex() != stored.name:
                     continue
                 try:
-                    info, rows, _ = self._decoded(name, value)
+                    info, rows, _ = self.decoded(name, value)
                 except SprayDryError:
                     continue
                 self.catalog.add_run(None, [info], rows, verified=True)

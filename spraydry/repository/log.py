@@ -217,9 +217,13 @@ class Log:
             raise VersionNotFound(f"log slot {slot} names no version")
         return self._by_slot[slot]
 
+    def used(self, root: str, name: str) -> Version | None:
+        """What a name was given to, removed since or not; None where it never was."""
+        return self._roots.get(root, {}).get(name)
+
     def check_unused(self, root: str, name: str) -> None:
         """Raises VersionExists when the name was ever used in this root."""
-        if version := self._roots.get(root, {}).get(name):
+        if version := self.used(root, name):
             gone = " (it was removed, but names are never used twice)" if self.is_removed(version) else ""
             raise VersionExists(f"{root}@{name} exists{gone}: choose another name")
 
@@ -243,6 +247,11 @@ class Log:
             if isinstance(record, CondemnRecord):
                 frames.update(record.frames)
         return frames & self._condemned
+
+    def ever_condemned(self) -> set[bytes]:
+        """The frames that were condemned at any time, pardoned since or not: whoever began to delete them may still be
+        at it, so nothing may be stored under their names again."""
+        return {name for record in self.records if isinstance(record, CondemnRecord) for name in record.frames}
 
 
 def _near(name: str, names: list[str]) -> str:

@@ -48,7 +48,14 @@ class Opened(NamedTuple):
     cache_troubles: Mapping[str, str] = {}
 
 
-def open_at(url: str, *, create: bool = False, read_only: bool = False, metered: bool = False) -> Opened:
+def open_at(
+    url: str,
+    *,
+    create: bool = False,
+    read_only: bool = False,
+    metered: bool = False,
+    limit_bytes_s: int | None = None,
+) -> Opened:
     """Open what is at `url`, a store of its own or one of several. Raises StoreError, CorruptData, UsageError."""
     try:
         bare = open_store(url, read_only=read_only)
@@ -72,6 +79,10 @@ def open_at(url: str, *, create: bool = False, read_only: bool = False, metered:
     except BaseException:
         bare.close()
         raise
+    if limit_bytes_s is not None:
+        from spraydry.stores.over.throttle import Throttle
+
+        opened = opened._replace(store=Throttle(opened.store, 0.0, limit_bytes_s, limit_bytes_s))
     if metered:
         from spraydry.stores.over.meter import Meter
 

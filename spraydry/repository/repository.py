@@ -58,12 +58,14 @@ class Repository(Chunks):
         read_only: bool = False,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         metered: bool = False,
+        limit_bytes_s: int | None = None,
     ) -> Repository:
-        """Open the repository at a path or URL; with `create`, make one where there is nothing.
+        """Open the repository at a path or URL; with `create`, make one where there is nothing. At most `limit_bytes_s`
+        go there, and come from there.
 
         Raises StoreNotFound, NotARepository, FormatTooNew, StoreUnavailable and other StoreErrors.
         """
-        opened = open_at(url, create=create, read_only=read_only, metered=metered)
+        opened = open_at(url, create=create, read_only=read_only, metered=metered, limit_bytes_s=limit_bytes_s)
         try:
             return cls(opened, open_catalog(opened), url, cache_bytes)
         except BaseException:

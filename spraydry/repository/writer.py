@@ -12,7 +12,7 @@ from spraydry.errors import StoreError, StoreFull
 from spraydry.format import frame as frames
 from spraydry.format.digest import Buffer
 from spraydry.parallel import default_threads
-from spraydry.repository.dictionaries import Choice
+from spraydry.repository.dictionaries import Choice, keep
 from spraydry.repository.leases import Lease
 from spraydry.repository.repository import Repository
 from spraydry.repository.storer import Named, Storer
@@ -95,6 +95,7 @@ class Writer:
         self._asked: list[tuple[bytes, Buffer, str, bool]] = []  # added, but not yet looked up
         self._asked_bytes = 0
         self._catalog_empty = repository.catalog.is_empty()
+        self._kept: set[bytes] = set()  # dictionaries that are known to be there
 
     def unknown(self, names: Iterable[bytes]) -> set[bytes]:
         """Those chunks that are stored nowhere yet, neither by this writer nor before."""
@@ -115,6 +116,19 @@ class Writer:
         self._asked_bytes += len(plain)
         if len(self._asked) >= _ASKED_CHUNKS or self._asked_bytes >= _ASKED_BYTES:
             self._answer()
+
+    def add_frame(self, named: Named, dictionary: frames.Dictionary | None) -> None:
+        """Store a frame as it is, encoded elsewhere and verified by the caller, also where its chunks are known; and
+        before it the dictionary it needs."""
+        if dictionary is not None and dictionary.digest not in self._kept:
+            self._land()  # two threads that write could wait for each other
+            keep(self.repository, dictionary)
+            self._kept.add(dictionary.digest)
+        lengths = named.frame.header.lengths
+        self._pending.update(named.chunks)
+        self.written.chunks += len(lengths)
+        self.written.plain_bytes += sum(lengths)
+        self._gather(named)
 
     def _answer(self) -> None:
         asked, self._asked, self._asked_bytes = self._asked, [], 0
@@ -157,9 +171,11 @@ class Writer:
 
     def _take(self) -> None:
         names, future = self._waiting.popleft()
-        encoded = future.result()
-        self._encoded.append(Named(names, encoded))
-        self._encoded_bytes += len(encoded.stored)
+        self._gather(Named(names, future.result()))
+
+    def _gather(self, named: Named) -> None:
+        self._encoded.append(named)
+        self._encoded_bytes += len(named.frame.stored)
         if self._encoded_bytes >= self._batch_bytes:
             self._store(publish=False)
 

@@ -1,0 +1,5 @@
+"""Copying versions from one repository to another: push and pull are the same with the sides swapped."""
+
+from spraydry.actions.transfer.transfer import Transferred, check, transfer
+
+__all__ = ["Transferred", "check", "transfer"]

@@ -1,0 +1,99 @@
+"""What a version needs that another one does not: both are walked side by side, equal subtrees are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from spraydry.actions.compare import differing
+from spraydry.errors import ChunkNotFound
+from spraydry.format.entry import Entry, Runs, Subtree
+from spraydry.format.links import Links
+from spraydry.format.manifest import Manifest
+from spraydry.format.tree import Page, Tree
+from spraydry.format.version import VersionRecord
+from spraydry.repository.repository import Repository
+
+
+class Needed(NamedTuple):
+    """A chunk that a version needs; `content` of a file, and `part` of one that has several."""
+
+    chunk: bytes
+    content: bool
+    part: bool
+
+
+class Reader:
+    """Pages of a repository, and those it lacks from another, on whose versions it may build.
+
+    Blocks; threads may share it.
+    """
+
+    def __init__(self, source: Repository, other: Repository) -> None:
+        self._source = source
+        self._other = other
+
+    def read(self, name: bytes) -> bytes:
+        """A chunk, verified. Raises ChunkNotFound, ChunkCorrupt."""
+        try:
+            return bytes(self._source.read_chunk(name))
+        except ChunkNotFound as error:
+            try:
+                return bytes(self._other.read_chunk(name))
+            except ChunkNotFound:
+                raise error from None
+
+    def page(self, name: bytes) -> Page:
+        """A tree page, decoded and checked. Raises also CorruptData."""
+        try:
+            return self._source.page(name)
+        except ChunkNotFound as error:
+            try:
+                return self._other.page(name)
+            except ChunkNotFound:
+                raise error from None
+
+
+def needed(
+    reader: Reader, record: VersionRecord, base: VersionRecord | None, first: Callable[[bytes], bool]
+) -> Iterator[Needed]:
+    """The chunks of a version but for those that stand at the same place in `base`; some come more than once.
+
+    `first` says whether a subtree, by its digest, was not met before: others are passed over. Raises ChunkNotFound,
+    ChunkCorrupt, CorruptData where a tree or a list cannot be read.
+    """
+    if record.links is not None and (base is None or record.links != base.links):
+        yield from (Needed(page, False, False) for page in Links(record.links, reader.read).pages())
+    asked: list[bytes] = []  # pages of the version's trees, but not those that are in the base's, too
+
+    def page(name: bytes) -> Page:
+        asked.append(name)
+        return reader.page(name)
+
+    stack: list[Iterator[tuple[Entry | None, Entry | None]]] = [iter([(base.entry if base else None, record.entry)])]
+    while stack:  # not recursive: trees may be deeper than Python's stack
+        pair = next(stack[-1], None)
+        yield from (Needed(name, False, False) for name in asked)
+        asked.clear()
+        if pair is None:
+            stack.pop()
+            continue
+        other, entry = pair
+        if entry is None:
+            continue
+        content = entry.content
+        if isinstance(entry.xattrs, bytes):
+            yield Needed(entry.xattrs, False, False)
+        if other is not None and (other.kind, other.size, other.content) == (entry.kind, entry.size, content):
+            continue
+        if isinstance(content, Subtree):
+            if first(content.digest):
+                below = other.content if other is not None else None
+                before = Tree(below, reader.page) if isinstance(below, Subtree) else None
+                stack.append(differing(before, Tree(content, page)))
+        elif isinstance(content, Runs):
+            manifest = Manifest(content.manifest, entry.size, reader.read)
+            yield from (Needed(name, False, False) for name in manifest.pages())
+            yield from (Needed(span.chunk, True, True) for span in manifest.spans() if span.chunk is not None)
+        elif entry.file_digest is not None and entry.size:
+            yield Needed(entry.file_digest, True, False)

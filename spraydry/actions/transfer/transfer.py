@@ -1,0 +1,179 @@
+"""The transfer: what is missing goes from one repository to another, and each version is committed when whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import msgspec
+
+from spraydry.actions.commit import commit_copy
+from spraydry.actions.ingest.ingest import kept
+from spraydry.actions.progress import Done, Report, unheard
+from spraydry.actions.transfer.choose import Choice, Item, choose, named, records, renamed, same_content
+from spraydry.actions.transfer.needed import Reader, needed
+from spraydry.actions.transfer.plan import Plan, Totals
+from spraydry.actions.transfer.send import Sender
+from spraydry.errors import StoreUnavailable, VersionExists
+from spraydry.format.entry import Content
+from spraydry.format.version import TagRecord, VersionRecord
+from spraydry.repository.log import Log, Version
+from spraydry.repository.repository import Repository
+from spraydry.repository.runs import merge_runs
+from spraydry.repository.writer import Writer
+from spraydry.stores.database.scratch import scratch_errors
+
+_TRIES = 5
+
+
+@dataclass
+class Transferred:
+    """What was (or would be) transferred: `versions` with all new names, oldest first. `existing` were there, `removed`
+    were there once and were removed. `sent_bytes` is what new frames take, `chunks` and `plain_bytes` what they hold;
+    of a dry run an estimate."""
+
+    versions: list[str] = field(default_factory=list)
+    existing: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    frames: int = 0
+    chunks: int = 0
+    sent_bytes: int = 0
+
+
+def check(source: Repository, addresses: Sequence[str], root: str | None = None) -> list[Version]:
+    """The versions that would be transferred, oldest first. Raises UsageError, RootNotFound, VersionNotFound."""
+    versions = named(source.log, addresses)
+    return versions if root is None else renamed(versions, root)
+
+
+def transfer(
+    source: Repository,
+    target: Repository,
+    addresses: Sequence[str] = (),
+    *,
+    root: str | None = None,
+    dry_run: bool = False,
+    report: Report = unheard,
+) -> Transferred:
+    """Copy versions that `target` lacks: ROOT (all of its versions, under all names), ROOT@VERSION, or everything.
+
+    Only chunks that the target lacks are sent, and each is verified on the way. Versions are committed oldest first,
+    each as soon as it is whole: what was copied when it ends counts the next time. With `root` the versions of one root
+    become another's. Raises UsageError, RootNotFound, VersionNotFound, VersionExists before anything is sent, and
+    StoreError, ChunkNotFound, ChunkCorrupt.
+    """
+    versions = check(source, addresses, root)
+    done = Transferred()
+    target.refresh()
+    choice = choose(versions, source.log, target.log)
+    done.existing = [str(version) for version in choice.existing]
+    done.removed = [str(version) for version in choice.removed]
+    for attempt in range(_TRIES):
+        began_at = target.log.head[0]
+        try:
+            _attempt(source, target, choice, done, began_at, dry_run, report)
+            break
+        except StoreUnavailable:
+            if attempt == _TRIES - 1 or not target.log.condemned_since(began_at):
+                raise
+            target.refresh()  # what was counted on was collected meanwhile, and is sent again
+            choice = choose(versions, source.log, target.log)
+    if done.versions and not dry_run:
+        merge_runs(target)
+        target.store.flush()
+    return done
+
+
+def _attempt(
+    source: Repository,
+    target: Repository,
+    choice: Choice,
+    done: Transferred,
+    began_at: int,
+    dry_run: bool,
+    report: Report,
+) -> None:
+    with scratch_errors(), ExitStack() as stack:
+        plan = Plan(source, lambda chunks: _unknown(target, chunks))
+        stack.callback(plan.close)
+        totals = _plan(source, target, choice, plan, report)
+        if dry_run:
+            done.versions = [str(version) for item in choice.items for version in item.names]
+            done.frames, done.chunks, done.sent_bytes = totals.frames, totals.chunks, totals.bytes
+            return
+        writer = stack.enter_context(Writer(target, plan.level))
+        stack.enter_context(kept(writer, False))
+        sent = 0
+
+        def count(stored_bytes: int) -> None:
+            nonlocal sent
+            sent += stored_bytes
+            report(Done(f"sending {item}", 0, sent, None, totals.bytes))
+
+        sender = Sender(source, target, plan, writer, count)
+        frames, chunks, sent_bytes = done.frames, done.chunks, done.sent_bytes
+        for number, item in enumerate(choice.items):
+            if item.there is None:
+                sender.send(number)
+                written = writer.finish()
+                done.frames = frames + written.frames
+                done.chunks = chunks + written.chunks
+                done.sent_bytes = sent_bytes + written.stored_bytes
+            _commit(source, target, item, began_at, done)
+
+
+def _plan(source: Repository, target: Repository, choice: Choice, plan: Plan, report: Report) -> Totals:
+    reader = Reader(source, target)
+    shared = _shared(source.log, target.log)
+    for number, item in enumerate(choice.items):
+        if item.there is None:
+            report(Done(f"looking at {item}"))
+            plan.add(number, needed(reader, item.record, _base(item.record.root, item.names[0], shared), plan.first))
+    return plan.settle()
+
+
+def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
+    missing = set(chunks) - target.catalog.known(chunks)
+    if missing and not target.catalog.database.read_only:
+        missing -= target.vouch(missing)
+    return missing
+
+
+def _shared(source: Log, target: Log) -> dict[str, list[Version]]:
+    """The versions of the source, by root, whose content is that of some version of the target: all they need is
+    there."""
+    there = {_content(version) for root in target.roots() for version in target.versions(root)}
+    return {root: [one for one in source.versions(root) if _content(one) in there] for root in source.roots()}
+
+
+def _content(version: Version) -> tuple[Content, bytes | None]:
+    return version.record.entry.content, version.record.links
+
+
+def _base(root: str, version: Version, shared: dict[str, list[Version]]) -> VersionRecord | None:
+    """The shared version that is most like one: the newest before it, else the oldest behind it."""
+    candidates = shared.get(root, [])
+    before = [one for one in candidates if one.made_in <= version.made_in]
+    chosen = before[-1] if before else candidates[0] if candidates else None
+    return chosen.record if chosen else None
+
+
+def _commit(source: Repository, target: Repository, item: Item, began_at: int, done: Transferred) -> None:
+    slot = item.there
+    for record in records(item, source.log):
+        if isinstance(record, TagRecord):
+            assert slot is not None
+            record = msgspec.structs.replace(record, slot=slot)
+        try:
+            version = commit_copy(target, record, began_at)
+        except VersionExists:
+            # Another transfer of the same was faster.
+            there = target.log.used(record.root, record.name)
+            if there is None or target.log.is_removed(there) or not same_content(item.record, there.record):
+                raise
+            version = there
+            done.existing.append(str(version))
+        else:
+            done.versions.append(str(version))
+        slot = version.made_in

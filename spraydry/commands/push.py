@@ -1,0 +1,57 @@
+"""`spraydry push`."""
+
+from __future__ import annotations
+
+
+def push(
+    remote: str,
+    /,
+    *versions: str,
+    root: str | None = None,
+    limit: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Copy versions to another repository.
+
+    Only what is missing there is sent. Each version is there as soon as it is
+    whole, the oldest first: what was sent before an interruption counts the next
+    time. The other repository is made where there is none.
+
+    For example:
+        spraydry push sftp://backup.example/srv/photos photos
+        spraydry push s3://bucket/mine photos@v3 music --limit 2M
+        spraydry push /mnt/usb/all.sqlite --dry-run
+
+    Parameters
+    ----------
+    remote
+        The other repository: a path (a SQLite file) or URL, as --repo takes it.
+    versions
+        ROOT (all its versions, under all their names) or ROOT@VERSION; without any, everything.
+    root
+        Another name, there, for the one root that is named.
+    limit
+        At most so many bytes a second, such as 2M.
+    dry_run
+        Only tell what would be sent.
+    json
+        Print one JSON document.
+    """
+    from spraydry.actions.transfer import check, transfer
+    from spraydry.commands.progress import Progress
+    from spraydry.commands.session import open_remote, open_repository
+    from spraydry.commands.transferring import tell
+    from spraydry.errors import StoreNotFound
+
+    with open_repository() as repository, Progress(quiet=json) as progress:
+        check(repository, versions, root)  # before anything is made there
+        try:
+            other = open_remote(remote, create=not dry_run, read_only=dry_run, limit=limit)
+        except StoreNotFound:
+            if not dry_run:
+                raise
+            other = open_remote("memory:", create=True, read_only=False)
+        with other:
+            done = transfer(repository, other, versions, root=root, dry_run=dry_run, report=progress)
+    tell(done, "sent", dry_run, json)

@@ -1,0 +1,33 @@
+"""What push, pull, clone and bundle tell of what they did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spraydry.actions.transfer import Transferred
+
+_TOLD = 10
+
+
+def tell(done: Transferred, verb: str, dry_run: bool, json: bool) -> None:
+    """Print what was transferred; `verb` says what that is called (`sent`)."""
+    from spraydry.commands import terminal
+
+    if json:
+        terminal.print_json({**vars(done), "dry_run": dry_run})
+        return
+    size, plural = terminal.size, terminal.plural
+    for version in done.versions[:_TOLD]:
+        terminal.line(f"{'would be ' if dry_run else ''}{verb}: {version}")
+    if len(done.versions) > _TOLD:
+        terminal.line(f"... and {plural(len(done.versions) - _TOLD, 'more version')}")
+    if done.versions:
+        about = "about " if dry_run else ""
+        terminal.line(f"{plural(len(done.versions), 'version')}, {about}{size(done.sent_bytes)}")
+    else:
+        terminal.line("nothing is missing")
+    if done.existing:
+        terminal.line(f"{plural(len(done.existing), 'version')} there already")
+    if done.removed:
+        terminal.line(f"{plural(len(done.removed), 'version')} removed there, and not {verb} again")
