@@ -7,6 +7,8 @@
     fill URL FRAMES CHUNKS        make a repository of so many frames, of so many chunks of 40 bytes each
     write URL PLAN                values into a store, and then
     read URL PLAN COLD            values and look-ups, as PLAN (JSON) says; with COLD = 1 the caches are dropped before
+    put URL ROOT PATH...          make a version for each path, with a few bytes there
+    diff URL A B                  compare two versions, twice
     destroy URL                   remove the store
 """
 
@@ -233,6 +235,36 @@ def read_values(url: str, plan: dict[str, int], cold: bool) -> dict[str, float]:
     return told
 
 
+# --- Versions
+
+
+def put(url: str, root: str, paths: list[str]) -> dict[str, float]:
+    import io
+
+    import spraydry
+
+    with spraydry.open(url) as repository:
+        for path in paths:
+            spraydry.put(repository, root, path, io.BytesIO(b"changed"))
+    return {"versions": len(paths)}
+
+
+def diff_versions(url: str, addresses: list[str]) -> dict[str, float]:
+    from spraydry.actions.diff import diff, sides
+    from spraydry.repository.repository import Repository
+
+    began = clock()
+    repository = Repository.open(url, read_only=True)
+    told = {"open_ms": (clock() - began) * 1e3}
+    for key in ("first_ms", "again_ms"):
+        began = clock()
+        changes = list(diff(repository, *sides(repository, addresses)))
+        told[key] = (clock() - began) * 1e3
+    repository.close()
+    told["files"] = sum(change.after is not None and "content" in change.aspects for change in changes)
+    return told
+
+
 def destroy(url: str) -> dict[str, float]:
     from spraydry.errors import StoreNotFound
     from spraydry.stores.base import open_store
@@ -261,6 +293,10 @@ if __name__ == "__main__":
         answer = write_values(url, json.loads(arguments[0]))
     elif kind == "read":
         answer = read_values(url, json.loads(arguments[0]), arguments[1] == "1")
+    elif kind == "put":
+        answer = put(url, arguments[0], arguments[1:])
+    elif kind == "diff":
+        answer = diff_versions(url, arguments)
     else:
         answer = destroy(url)
     with open(told, "w") as file:

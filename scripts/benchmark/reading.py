@@ -26,12 +26,19 @@ class Drained(NamedTuple):
     cut: bool
 
 
-def drain(command: list[str], folder: str, cap: float, log: IO[bytes]) -> Drained:
+def drain(command: list[str], folder: str, cap: float, log: IO[bytes], env: dict[str, str] | None = None) -> Drained:
     """Run in a folder to the end or for `cap` seconds, and count what comes out."""
     cut = threading.Event()
     buffer, read, lines = bytearray(1 << 20), 0, 0
     began = time.monotonic()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | (env or {}),
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+    )
 
     def stop() -> None:
         cut.set()
