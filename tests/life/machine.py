@@ -21,6 +21,7 @@ SPRAYDRY = [sys.executable, "-c", "from spraydry.cli import main; main()"]
 ROOTS = ("a", "b")
 seeds = st.integers(0, 1 << 32)
 roots = st.sampled_from(ROOTS)
+sides = st.sampled_from(("here", "there"))
 writes = st.integers(1, 12)  # at which write a process is killed
 
 
@@ -122,12 +123,65 @@ class Life(RuleBasedStateMachine):
     def any_version(self, seed: int, side: Side | None = None) -> str:
         return random.Random(seed).choice(list((side or self.here).versions))
 
-    @precondition(lambda self: len(self.here.versions) > 2)
     @rule(seed=seeds)
-    def remove(self, seed: int) -> None:
+    def tag(self, seed: int) -> None:
         version = self.any_version(seed)
-        told("--repo", self.here.url, "rm", version)
-        self.here.remove(version)
+        root, name = version.split("@")[0], f"tag{len(self.here.used)}"
+        told("--repo", self.here.url, "tag", version, name)
+        self.here.add(f"{root}@{name}", self.here.versions[version])
+
+    @rule(seed=seeds)
+    def rollback(self, seed: int) -> None:
+        version = self.any_version(seed)
+        done = told("--repo", self.here.url, "rollback", version)
+        self.took(self.here, done["root"], done["version"], done["new"], self.here.versions[version])
+
+    @rule(seed=seeds, side=sides)
+    def remove(self, seed: int, side: str) -> None:
+        of: Side = getattr(self, side)
+        if len(of.versions) > 2:
+            version = self.any_version(seed, of)
+            told("--repo", of.url, "rm", version)
+            of.remove(version)
+
+    @rule(root=roots, last=st.integers(1, 4))
+    def thin(self, root: str, last: int) -> None:
+        if not self.here.of(root):
+            return
+        for one in told("--repo", self.here.url, "rm", root, "--keep-last", str(last), "--keep-tag", "tag*"):
+            if one["removed"]:
+                for name in one["names"]:
+                    self.here.remove(f"{root}@{name}")
+
+    @precondition(lambda self: self.here.removed)
+    @rule(seed=seeds)
+    def undelete(self, seed: int) -> None:
+        version = random.Random(seed).choice(list(self.here.removed))
+        told("--repo", self.here.url, "undelete", version)
+        self.here.versions[version] = self.here.removed.pop(version)
+
+    # -- to and from another repository
+
+    @rule(at=st.none() | writes)
+    def push(self, at: int | None) -> None:
+        arguments = ["--repo", self.here.url, "push", self.there.url]
+        if at is not None:
+            killed(arguments, at)
+        run(*arguments)
+        for version, tree in self.here.versions.items():
+            if version not in self.there.used:
+                self.there.add(version, tree)
+
+    @precondition(lambda self: self.there.versions)
+    @rule(at=st.none() | writes)
+    def pull(self, at: int | None) -> None:
+        arguments = ["--repo", self.here.url, "pull", self.there.url]
+        if at is not None:
+            killed(arguments, at)
+        run(*arguments)
+        for version, tree in self.there.versions.items():
+            if version not in self.here.used:
+                self.here.add(version, tree)
 
     @rule()
     def recompress(self) -> None:
