@@ -142,7 +142,7 @@ def make(number: int) -> None:
                 later.unlink()
                 stamp(later.parent)
                 ingest(repository, [source], root="tree", name="gone")
-                remove(repository, "tree@gone")
+                remove(repository, ["tree@gone"])
                 recompress(repository, level=12)
                 shown.append(contents(repository))
             if scheme == "sqlite":

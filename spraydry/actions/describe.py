@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from spraydry.errors import UsageError
 from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Entry, Subtree
+from spraydry.format.manifest import Span
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import spans
@@ -98,6 +101,13 @@ def details(repository: Repository, found: Found) -> Details:
         inodes=entry.content.inodes if isinstance(entry.content, Subtree) else 0,
         files=entry.totals.files,
     )
+
+
+def chunks(repository: Repository, found: Found) -> Iterator[Span]:
+    """The chunks and holes of a file, in their order. Raises UsageError for what is no regular file, CorruptData."""
+    if found.entry.kind != FILE:
+        raise UsageError(f"{os.fsdecode(found.path) or found.version} is not a regular file: it has no chunks")
+    return spans(found.entry, repository.read_chunk)
 
 
 def relative(found: Found, base: Found) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Literal
 
 
@@ -15,14 +14,14 @@ def export(
     level: int = 3,
     overwrite: bool = False,
     json: bool = False,
-) -> int | None:
+) -> None:
     """Write a version, or a directory in it, into one file that needs no spraydry.
 
     All that is written was verified. The file appears when it is complete.
+    `spraydry tar` writes to standard output instead.
 
     For example:
         spraydry export photos@v3 photos.tar
-        spraydry export photos:2024 - | ssh host tar x -C /srv
         spraydry export photos photos.img --format erofs
         sudo mount -t erofs -o loop photos.img /mnt
 
@@ -31,7 +30,7 @@ def export(
     address
         ROOT[@VERSION][:PATH]
     out
-        The file to write; for a tar also - for standard output.
+        The file to write.
     format
         tar (default): with times in ns and extended attributes. squashfs: compressed, made by mksquashfs. erofs: not
         compressed, files with the same content in it once, quick to read.
@@ -50,29 +49,25 @@ def export(
 
     if not 1 <= level <= 22:
         raise UsageError("--level: squashfs has the zstd levels 1 to 22")
-    if out == "-" and (format != "tar" or json):
-        raise UsageError("only a tar can go to standard output, and nothing else then")
+    if out == "-":
+        raise UsageError(f"export writes files; a tar goes to standard output with: spraydry tar {address}")
     with open_repository() as repository, Progress(quiet=json) as progress:
         found = repository.resolve(address)
-        if out == "-":
-            done = action.write_tar(repository, found, sys.stdout.buffer, progress)
-        else:
-            with action.new_file(out, overwrite) as path:
-                if format == "erofs":
-                    done = action.write_erofs(repository, found, path, progress)
-                elif format == "squashfs":
-                    done = action.write_squashfs(repository, found, path, level, progress)
-                else:
-                    with open(path, "wb") as file:
-                        done = action.write_tar(repository, found, file, progress)
+        with action.new_file(out, overwrite) as path:
+            if format == "erofs":
+                done = action.write_erofs(repository, found, path, progress)
+            elif format == "squashfs":
+                done = action.write_squashfs(repository, found, path, level, progress)
+            else:
+                with open(path, "wb") as file:
+                    done = action.write_tar(repository, found, file, progress)
         seconds = progress.seconds
     for left, why in done.left_out:
         terminal.warn(f"left out: {terminal.printable(left)}: {why}")
     if json:
         terminal.print_json({**vars(done), "seconds": round(seconds, 3)})
-    elif out != "-":
+    else:
         terminal.line(
             f"{terminal.plural(done.entries, 'entry', 'entries')}, {terminal.size(done.size)} of files, are in"
             f" {terminal.printable(out)}: {terminal.size(done.written_bytes)} in {terminal.duration(seconds)}"
         )
-    return None

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def stat(address: str, /, *, json: bool = False) -> None:
+if TYPE_CHECKING:
+    from spraydry.repository.address import Found
+    from spraydry.repository.repository import Repository
+
+
+def stat(address: str, /, *, chunks: bool = False, json: bool = False) -> None:
     """Show everything that is kept of what an address names.
 
     For example:
         spraydry stat photos@v3:2024/a.jpg
+        spraydry stat --chunks photos:2024/a.jpg
 
     Parameters
     ----------
     address
         ROOT[@VERSION][:PATH]
+    chunks
+        List the chunks of a file instead: offset, length and digest of each one, `hole` where there are only zeros.
     json
         Print one JSON document.
     """
@@ -22,6 +31,9 @@ def stat(address: str, /, *, json: bool = False) -> None:
 
     with open_repository() as repository:
         found = repository.resolve(address)
+        if chunks:
+            _tell_chunks(repository, found, json)
+            return
         one, more = describe(found, relative(found, found)), details(repository, found)
     if json:
         shown = {"version": str(found.version), "path": found.path}
@@ -55,3 +67,18 @@ def stat(address: str, /, *, json: bool = False) -> None:
     rows += [("xattr", f"{terminal.printable(name)} = {terminal.printable(value)}") for name, value in more.xattrs]
     for name, value in rows:
         terminal.line(f"{name + ':':<11}{value}")
+
+
+def _tell_chunks(repository: Repository, found: Found, json: bool) -> None:
+    from spraydry.actions.describe import chunks
+    from spraydry.commands import terminal
+
+    spans = chunks(repository, found)
+    if json:
+        terminal.print_json_list(
+            {"offset": span.offset, "length": span.length, "digest": span.chunk.hex() if span.chunk else None}
+            for span in spans
+        )
+        return
+    for span in spans:
+        terminal.line(f"{span.offset:>15,} {span.length:>11,} {span.chunk.hex() if span.chunk else 'hole'}")

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from spraydry.errors import UsageError
+
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # what a terminal acts on, turns around or does not show
 
 
@@ -88,7 +90,7 @@ def warn(text: str) -> None:
     sys.stderr.flush()
 
 
-def raw(text: bytes) -> None:
+def raw(text: bytes | memoryview) -> None:
     """Bytes on standard output, as they are."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text)
@@ -103,6 +105,12 @@ def text(lines: Iterable[bytes]) -> None:
         return
     for content in lines:
         sys.stdout.write("\t".join(map(safe, os.fsdecode(content[:-1]).split("\t"))) + "\n")
+
+
+def refuse_terminal(what: str, instead: str) -> None:
+    """Raises UsageError where standard output is a terminal, which bytes would only confuse."""
+    if sys.stdout.isatty():
+        raise UsageError(f"{what} is nothing for a terminal: write {instead}")
 
 
 def print_json(value: Any) -> None:

@@ -110,6 +110,22 @@ class Catalog:
                 found.update(row[0] for row in self._rows(queries[level], part, bytes))
         return found
 
+    def chunks_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
+        """Up to `most` chunks with digests from `low` to `high`, sorted."""
+        found: set[bytes] = set()
+        for level in range(_LEVELS):
+            sql = (
+                f"SELECT DISTINCT chunk.digest FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
+                " WHERE chunk.digest BETWEEN ? AND ? ORDER BY chunk.digest LIMIT ?"
+            )
+            found.update(row[0] for row in self._rows(sql, (low, high, most), bytes))
+        return sorted(found)[:most]
+
+    def frames_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
+        """Up to `most` frames with names from `low` to `high`, sorted."""
+        sql = "SELECT name FROM frame WHERE name BETWEEN ? AND ? ORDER BY name LIMIT ?"
+        return [row[0] for row in self._rows(sql, (low, high, most), bytes)]
+
     def is_empty(self) -> bool:
         """Whether it knows no chunk at all."""
         return not self.database.rows("SELECT 1 FROM level WHERE rows > 0 LIMIT 1")

@@ -40,7 +40,8 @@ def write_squashfs(
         assert running.stdin is not None and running.stderr is not None
         broken = False
         try:
-            done = write_tar(repository, found, running.stdin, progress)
+            # Some versions of mksquashfs misread files with holes; the zeros take no room in the image anyway.
+            done = write_tar(repository, found, running.stdin, progress, holes=False)
             running.stdin.close()
         except BrokenPipeError:  # it ended; it says why
             broken = True

@@ -6,6 +6,7 @@ import os
 import tarfile
 from typing import IO, cast
 
+from spraydry.actions.export.sparse import Sparse
 from spraydry.actions.export.target import Exported
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
@@ -23,12 +24,14 @@ _TYPES = {
 }
 
 
-def write_tar(repository: Repository, found: Found, out: IO[bytes], progress: Report = unheard) -> Exported:
+def write_tar(
+    repository: Repository, found: Found, out: IO[bytes], progress: Report = unheard, *, holes: bool = True
+) -> Exported:
     """Write what is found, and all below it, to a binary stream, which need not be seekable.
 
-    A directory's entries stand below `.`, anything else under its own name. Hardlinks are kept, holes are written as
-    zeros, sockets are left out: tar has none. Raises CorruptData and others where a file cannot be read: the stream is
-    cut short then.
+    A directory is `.`, and its entries stand in the stream without a leading folder; anything else has its own name.
+    Hardlinks are kept, and holes (without `holes` they are zeros); sockets are left out: tar has none. Raises
+    CorruptData and others where a file cannot be read: the stream is cut short then.
     """
     done = Exported()
     total = found.entry.totals
@@ -40,8 +43,8 @@ def write_tar(repository: Repository, found: Found, out: IO[bytes], progress: Re
         for each in repository.walk(found):
             done.entries += 1
             below = each.path[len(found.path) + 1 :] if found.path else each.path
-            name = os.path.join(b".", below) if found.entry.kind == DIRECTORY else os.path.basename(each.path)
-            _add(repository, archive, each, os.fsdecode(name), firsts, done)
+            name = (below or b".") if found.entry.kind == DIRECTORY else os.path.basename(each.path)
+            _add(repository, archive, each, os.fsdecode(name), firsts, done, holes)
             archive.members = []  # type: ignore[attr-defined]  # it keeps them all
             progress(Done("writing", done.files, done.size, total.files, total.size))
     done.written_bytes = counting.count
@@ -55,6 +58,7 @@ def _add(
     name: str,
     firsts: dict[bytes, str],
     done: Exported,
+    holes: bool,
 ) -> None:
     entry = each.entry
     if entry.kind not in _TYPES:
@@ -80,7 +84,12 @@ def _add(
         info.linkname = os.fsdecode(entry.content)
     elif isinstance(entry.content, int):
         info.devmajor, info.devminor = entry.content >> 32, entry.content & 0xFFFFFFFF
-    if entry.kind == FILE and entry.size:
+    if holes and (sparse := Sparse.of(repository, entry, name)) is not None:
+        info.name = f"GNUSparseFile.0/{done.files}"  # what who does not know of holes calls it
+        info.size = sparse.size
+        info.pax_headers = sparse.headers | info.pax_headers
+        archive.addfile(info, cast(IO[bytes], sparse))
+    elif entry.kind == FILE and entry.size:
         info.size = entry.size
         with repository.open_file(each, ahead=True) as file:
             archive.addfile(info, file)
