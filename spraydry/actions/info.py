@@ -49,6 +49,8 @@ class Info:
     stored_bytes: int
     file_bytes: int | None
     classes: list[ClassUsage]
+    origin: str | None  # of a lazy clone: where it was cloned from
+    frames_here: int | None  # of a lazy clone: how many of the frames were fetched
 
 
 def info(repository: Repository) -> Info:
@@ -74,6 +76,7 @@ def info(repository: Repository) -> Info:
         for usage in repository.catalog.usage()
     ]
     location = repository.store.location()
+    origin = repository.opened.origin
     return Info(
         url=repository.url,
         repository=repository.config.repository.hex(),
@@ -87,6 +90,8 @@ def info(repository: Repository) -> Info:
         stored_bytes=sum(usage.stored_bytes for usage in classes),
         file_bytes=_size(location) if location and repository.opened.spread is None else None,
         classes=classes,
+        origin=origin.url if origin else None,
+        frames_here=sum(1 for _ in repository.store.list("frames")) if origin else None,
     )
 
 

@@ -36,8 +36,11 @@ def info(*, json: bool = False) -> None:
     ]
     if found.file_bytes is not None:
         rows.append(("file", terminal.size(found.file_bytes)))
+    if found.origin is not None:
+        rows.append(("lazy clone of", terminal.printable(found.origin)))
+        rows.append(("fetched", f"{found.frames_here:,} of {terminal.plural(found.frames, 'frame')}"))
     for name, value in rows:
-        terminal.line(f"{name + ':':<14}{value}")
+        terminal.line(f"{name + ':':<13} {value}")
     if found.classes:
         terminal.line()
         terminal.table(

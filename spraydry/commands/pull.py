@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spraydry.actions.progress import Report
+    from spraydry.actions.transfer import Transferred
+
 
 def pull(
-    remote: str,
+    remote: str = "origin",
     /,
     *versions: str,
     root: str | None = None,
+    lazy: bool = False,
     limit: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -18,10 +27,14 @@ def pull(
     there as soon as it is whole, the oldest first: what was fetched before an
     interruption counts the next time. A repository is made where there is none.
 
+    In a lazy clone, `origin` (or nothing) means what it was cloned from: new versions
+    are fetched, and all that is not here yet; with --lazy only new versions and trees.
+
     For example:
         spraydry pull sftp://backup.example/srv/photos
         spraydry pull https://example.org/photos photos@v3
         spraydry pull /mnt/usb/all.sqlite photos --root photos-old --dry-run
+        spraydry pull --lazy
 
     Parameters
     ----------
@@ -31,6 +44,8 @@ def pull(
         ROOT (all its versions, under all their names) or ROOT@VERSION; without any, everything.
     root
         Another name, here, for the one root that is named.
+    lazy
+        In a lazy clone: leave what files hold at its origin.
     limit
         At most so many bytes a second, such as 2M.
     dry_run
@@ -38,20 +53,49 @@ def pull(
     json
         Print one JSON document.
     """
-    from spraydry.actions.transfer import check, transfer
     from spraydry.commands.progress import Progress
-    from spraydry.commands.session import open_remote, open_repository
     from spraydry.commands.transferring import tell
+    from spraydry.errors import UsageError
+
+    with Progress(quiet=json) as progress:
+        if remote == "origin":
+            if root is not None:
+                raise UsageError("--root is for another REMOTE than a clone's origin")
+            done = _from_origin(versions, lazy, limit, dry_run, progress)
+        elif lazy:
+            raise UsageError("--lazy is for a lazy clone and its origin: `spraydry clone --lazy REMOTE NEW` makes one")
+        else:
+            done = _from_remote(remote, versions, root, limit, dry_run, progress)
+    tell(done, "fetched", dry_run, json)
+
+
+def _from_origin(versions: Sequence[str], lazy: bool, limit: str | None, dry_run: bool, report: Report) -> Transferred:
+    from spraydry.actions.transfer import complete, update
+    from spraydry.commands.session import open_other, open_repository
+    from spraydry.errors import UsageError
+
+    with open_repository(read_only=dry_run) as repository:
+        origin = repository.opened.origin
+        if origin is None:
+            raise UsageError("this is no lazy clone: name a REMOTE to pull from")
+        with open_other(origin.url, read_only=dry_run, limit=limit) as other:
+            return (update if lazy else complete)(other, repository, versions, dry_run=dry_run, report=report)
+
+
+def _from_remote(
+    remote: str, versions: Sequence[str], root: str | None, limit: str | None, dry_run: bool, report: Report
+) -> Transferred:
+    from spraydry.actions.transfer import check, transfer
+    from spraydry.commands.session import open_other, open_repository
     from spraydry.errors import StoreNotFound
 
-    with open_remote(remote, limit=limit) as other, Progress(quiet=json) as progress:
+    with open_other(remote, read_only=dry_run, limit=limit) as other:
         check(other, versions, root)  # before anything is made here
         try:
             repository = open_repository(create=not dry_run, read_only=dry_run)
         except StoreNotFound:
             if not dry_run:
                 raise
-            repository = open_remote("memory:", create=True, read_only=False)
+            repository = open_other("memory:", create=True)
         with repository:
-            done = transfer(other, repository, versions, root=root, dry_run=dry_run, report=progress)
-    tell(done, "fetched", dry_run, json)
+            return transfer(other, repository, versions, root=root, dry_run=dry_run, report=report)

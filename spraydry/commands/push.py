@@ -40,18 +40,18 @@ def push(
     """
     from spraydry.actions.transfer import check, transfer
     from spraydry.commands.progress import Progress
-    from spraydry.commands.session import open_remote, open_repository
+    from spraydry.commands.session import open_other, open_repository
     from spraydry.commands.transferring import tell
     from spraydry.errors import StoreNotFound
 
-    with open_repository() as repository, Progress(quiet=json) as progress:
+    with open_repository(read_only=dry_run) as repository, Progress(quiet=json) as progress:
         check(repository, versions, root)  # before anything is made there
         try:
-            other = open_remote(remote, create=not dry_run, read_only=dry_run, limit=limit)
+            other = open_other(remote, create=not dry_run, read_only=dry_run, limit=limit)
         except StoreNotFound:
             if not dry_run:
                 raise
-            other = open_remote("memory:", create=True, read_only=False)
+            other = open_other("memory:", create=True)
         with other:
             done = transfer(repository, other, versions, root=root, dry_run=dry_run, report=progress)
     tell(done, "sent", dry_run, json)

@@ -44,18 +44,21 @@ def open_repository(*, create: bool = False, read_only: bool = True) -> Reposito
     return repository
 
 
-def open_remote(url: str, *, create: bool = False, read_only: bool = True, limit: str | None = None) -> Repository:
-    """Another repository, at a path or URL; `limit` is how many bytes a second go to and come from it (`10M`)."""
+def open_other(url: str, *, create: bool = False, read_only: bool = False, limit: str | None = None) -> Repository:
+    """Another repository than that of this run; `limit` is how many bytes a second go there, or come (`10M`)."""
     from spraydry.format.chunker import parse_bytes
     from spraydry.repository.repository import Repository
 
-    limit_bytes_s = None if limit is None else parse_bytes(limit)
-    remote = Repository.open(
-        url, create=create, read_only=read_only, metered=options.stats, limit_bytes_s=limit_bytes_s
+    other = Repository.open(
+        url,
+        create=create,
+        read_only=read_only,
+        metered=options.stats,
+        limit_bytes_s=None if limit is None else parse_bytes(limit),
     )
-    if remote.opened.meter is not None:
-        options.meters.append(remote.opened.meter)
-    return remote
+    if other.opened.meter is not None:
+        options.meters.append(other.opened.meter)
+    return other
 
 
 def tell_stats() -> None:

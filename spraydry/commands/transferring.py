@@ -22,9 +22,11 @@ def tell(done: Transferred, verb: str, dry_run: bool, json: bool) -> None:
         terminal.line(f"{'would be ' if dry_run else ''}{verb}: {version}")
     if len(done.versions) > _TOLD:
         terminal.line(f"... and {plural(len(done.versions) - _TOLD, 'more version')}")
+    about = "about " if dry_run else ""
     if done.versions:
-        about = "about " if dry_run else ""
         terminal.line(f"{plural(len(done.versions), 'version')}, {about}{size(done.sent_bytes)}")
+    elif done.sent_bytes:
+        terminal.line(f"{'would be ' if dry_run else ''}{verb}: {about}{size(done.sent_bytes)} that versions lacked")
     else:
         terminal.line("nothing is missing")
     if done.existing:

@@ -77,6 +77,8 @@ def verify(*, sample: str | None = None, rebuild: bool = False, json: bool = Fal
     if found.unreferenced:
         frames = terminal.plural(found.unreferenced, "frame")
         terminal.line(f"{frames} of an interrupted ingest belong to no version")
+    if found.at_origin:
+        terminal.line(f"{terminal.plural(found.at_origin, 'frame')} are only at the origin, and were not looked at")
     if not found.listed:
         terminal.line("only frames that the index names were looked for: the store cannot list others")
     looked = (

@@ -111,6 +111,8 @@ class Indexed(Frames):
 
         wanted, found = set(names), set()
         claimed = sorted(self.catalog.claimed(list(wanted)))
+        if self.opened.origin is not None:  # not worth fetching: what is to be stored is at hand
+            claimed = [frame for frame in claimed if self.store.info("frames", frame.hex()) is not None]
         for decoded in ordered_map(read, claimed, max(default_threads(), self.store.traits.concurrency)):
             if decoded is not None:
                 info, rows = decoded

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from spraydry.errors import CorruptData, FormatTooNew, NotARepository, StoreNotFound, ValueNotFound
+from spraydry.errors import CorruptData, FormatTooNew, NotARepository, StoreError, StoreNotFound, ValueNotFound
 from spraydry.format.digest import digest
 from spraydry.repository import places
 from spraydry.stores.base import NAMESPACES, Store, open_store
 
 if TYPE_CHECKING:
     from spraydry.repository.configuration import Configuration
+    from spraydry.repository.origin import Origin
     from spraydry.stores.over.meter import Meter
     from spraydry.stores.over.spread import Spread
 
@@ -37,7 +38,8 @@ class Config(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 class Opened(NamedTuple):
     """What a repository is made of: `store` with everything over it, `owner` the bare store that owns the log (None
     where it could not be opened), `spread` and `configuration` where there are several, `meter` where one was asked
-    for. `cache_troubles` says of stores, by name, why their caches could not be opened: they are used without."""
+    for, `origin` where it is a lazy clone. `cache_troubles` says of stores, by name, why their caches could not be
+    opened: they are used without."""
 
     store: Store
     config: Config
@@ -45,6 +47,7 @@ class Opened(NamedTuple):
     spread: Spread | None = None
     configuration: Configuration | None = None
     meter: Meter | None = None
+    origin: Origin | None = None
     cache_troubles: Mapping[str, str] = {}
 
 
@@ -76,6 +79,8 @@ def open_at(
             from spraydry.repository.members import open_members
 
             opened = open_members(bare, config, text, read_only)
+        if bare.location() is not None:
+            opened = _with_origin(opened, url, read_only)
     except BaseException:
         bare.close()
         raise
@@ -89,6 +94,28 @@ def open_at(
         meter = Meter(opened.store)
         opened = opened._replace(store=meter, meter=meter)
     return opened
+
+
+def _with_origin(opened: Opened, url: str, read_only: bool) -> Opened:
+    """A lazy clone over its origin. They lie on this machine, so looking costs others nothing."""
+    assert opened.owner is not None
+    if opened.owner.info("config", "origin") is None:
+        return opened
+    from spraydry.repository.origin import over, read_origin
+
+    origin = read_origin(opened.owner)
+    assert origin is not None
+    owner = opened.owner
+    if read_only and opened.spread is None:
+        # What is fetched is to be kept, also by those that only look.
+        try:
+            owner = open_store(url)
+        except StoreError:
+            pass
+        else:
+            opened.owner.close()
+            opened = opened._replace(owner=owner, store=owner)
+    return opened._replace(store=over(opened.store, origin, read_only), origin=origin)
 
 
 def _over(bare: Store) -> Store:

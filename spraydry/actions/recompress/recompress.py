@@ -79,6 +79,8 @@ def recompress(
     """
     if level not in frames.LEVELS:
         raise UsageError(f"zstd has no level {level} (write one from {frames.LEVELS[0]} to {frames.LEVELS[-1]})")
+    if repository.opened.origin is not None:
+        raise UsageError("a lazy clone keeps frames as its origin has them: `spraydry pull` makes it whole first")
     repository.refresh()
     state = _remembered(repository)
     done = Recompressed()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,11 +14,12 @@ from spraydry.actions.ingest.ingest import kept
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.actions.transfer.choose import Choice, Item, choose, named, records, renamed, same_content
 from spraydry.actions.transfer.needed import Reader, needed
-from spraydry.actions.transfer.plan import Plan, Totals
+from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
 from spraydry.errors import StoreUnavailable, VersionExists
 from spraydry.format.entry import Content
 from spraydry.format.version import TagRecord, VersionRecord
+from spraydry.repository.leases import hold
 from spraydry.repository.log import Log, Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
@@ -53,6 +55,7 @@ def transfer(
     addresses: Sequence[str] = (),
     *,
     root: str | None = None,
+    contents: bool = True,
     dry_run: bool = False,
     report: Report = unheard,
 ) -> Transferred:
@@ -60,25 +63,26 @@ def transfer(
 
     Only chunks that the target lacks are sent, and each is verified on the way. Versions are committed oldest first,
     each as soon as it is whole: what was copied when it ends counts the next time. With `root` the versions of one root
-    become another's. Raises UsageError, RootNotFound, VersionNotFound, VersionExists before anything is sent, and
+    become another's. Without `contents`, only trees and what else is not the content of files is sent: for a lazy clone
+    of the source. Raises UsageError, RootNotFound, VersionNotFound, VersionExists before anything is sent, and
     StoreError, ChunkNotFound, ChunkCorrupt.
     """
-    versions = check(source, addresses, root)
+    check(source, addresses, root)
     done = Transferred()
-    target.refresh()
-    choice = choose(versions, source.log, target.log)
-    done.existing = [str(version) for version in choice.existing]
-    done.removed = [str(version) for version in choice.removed]
-    for attempt in range(_TRIES):
-        began_at = target.log.head[0]
-        try:
-            _attempt(source, target, choice, done, began_at, dry_run, report)
-            break
-        except StoreUnavailable:
-            if attempt == _TRIES - 1 or not target.log.condemned_since(began_at):
-                raise
-            target.refresh()  # what was counted on was collected meanwhile, and is sent again
+    with hold(source, "a transfer", pins=[version.made_in for version in named(source.log, addresses)]):
+        source.refresh()  # what was removed and collected before the lease was there is not found any more
+        versions = check(source, addresses, root)
+        target.refresh()
+        for attempt in range(_TRIES):
             choice = choose(versions, source.log, target.log)
+            began_at = target.log.head[0]
+            try:
+                _attempt(source, target, choice, began_at, contents, done, dry_run, report)
+                break
+            except StoreUnavailable:
+                if attempt == _TRIES - 1 or not target.log.condemned_since(began_at):
+                    raise
+                target.refresh()  # what was counted on was collected meanwhile, and is sent again
     if done.versions and not dry_run:
         merge_runs(target)
         target.store.flush()
@@ -89,48 +93,99 @@ def _attempt(
     source: Repository,
     target: Repository,
     choice: Choice,
-    done: Transferred,
     began_at: int,
+    contents: bool,
+    done: Transferred,
     dry_run: bool,
     report: Report,
 ) -> None:
+    done.existing = [str(version) for version in choice.existing if str(version) not in done.versions]
+    done.removed = [str(version) for version in choice.removed]
+    shared = _shared(source.log, target.log)
+    wanted = [Wanted(str(item), None if item.there else item.record, _base(item, shared)) for item in choice.items]
+    reader = Reader(source, target)
+    for number in copy(source, target, reader, wanted, contents, done, dry_run, report):
+        item = choice.items[number]
+        if dry_run:
+            done.versions += [str(version) for version in item.names]
+        else:
+            _commit(source, target, item, began_at, done)
+
+
+def fill(
+    source: Repository,
+    target: Repository,
+    addresses: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    report: Report = unheard,
+) -> Transferred:
+    """Bring to a lazy clone what its versions still lack (those that are named, or all), from where it was cloned.
+
+    Raises as `transfer`.
+    """
+    done = Transferred()
+    versions = {version.made_in: version for version in named(target.log, addresses)}
+    wanted = [Wanted(str(version), version.record, None) for version in versions.values()]
+    for _ in copy(source, target, Reader(target, source), wanted, True, done, dry_run, report):
+        pass
+    if not dry_run:
+        target.store.flush()
+    return done
+
+
+class Wanted(NamedTuple):
+    """A version by its name, what is to be copied of it (None: nothing), and one whose chunks are there already."""
+
+    name: str
+    record: VersionRecord | None
+    base: VersionRecord | None
+
+
+def copy(
+    source: Repository,
+    target: Repository,
+    reader: Reader,
+    wanted: Sequence[Wanted],
+    contents: bool,
+    done: Transferred,
+    dry_run: bool,
+    report: Report,
+) -> Iterator[int]:
+    """Copy the chunks which the target lacks of versions, in their order; the number of each as soon as it is whole and
+    durable there. What is read of them comes through `reader`. Counts in `done`."""
     with scratch_errors(), ExitStack() as stack:
         plan = Plan(source, lambda chunks: _unknown(target, chunks))
         stack.callback(plan.close)
-        totals = _plan(source, target, choice, plan, report)
+        for number, (name, record, base) in enumerate(wanted):
+            if record is not None:
+                report(Done(f"looking at {name}"))
+                chunks = needed(reader, record, base, plan.first)
+                plan.add(number, chunks if contents else (chunk for chunk in chunks if not chunk.content))
+        totals = plan.settle()
         if dry_run:
-            done.versions = [str(version) for item in choice.items for version in item.names]
-            done.frames, done.chunks, done.sent_bytes = totals.frames, totals.chunks, totals.bytes
+            done.frames, done.chunks, done.sent_bytes = totals
+            yield from range(len(wanted))
             return
         writer = stack.enter_context(Writer(target, plan.level))
         stack.enter_context(kept(writer, False))
-        sent = 0
+        before = replace(done)
+        sent = number = 0
 
         def count(stored_bytes: int) -> None:
             nonlocal sent
             sent += stored_bytes
-            report(Done(f"sending {item}", 0, sent, None, totals.bytes))
+            report(Done(f"copying {wanted[number].name}", 0, sent, None, totals.bytes))
 
         sender = Sender(source, target, plan, writer, count)
-        frames, chunks, sent_bytes = done.frames, done.chunks, done.sent_bytes
-        for number, item in enumerate(choice.items):
-            if item.there is None:
+        for number, (_, record, _) in enumerate(wanted):
+            if record is not None:
                 sender.send(number)
                 written = writer.finish()
-                done.frames = frames + written.frames
-                done.chunks = chunks + written.chunks
-                done.sent_bytes = sent_bytes + written.stored_bytes
-            _commit(source, target, item, began_at, done)
-
-
-def _plan(source: Repository, target: Repository, choice: Choice, plan: Plan, report: Report) -> Totals:
-    reader = Reader(source, target)
-    shared = _shared(source.log, target.log)
-    for number, item in enumerate(choice.items):
-        if item.there is None:
-            report(Done(f"looking at {item}"))
-            plan.add(number, needed(reader, item.record, _base(item.record.root, item.names[0], shared), plan.first))
-    return plan.settle()
+                done.frames = before.frames + written.frames
+                done.chunks = before.chunks + written.chunks
+                done.sent_bytes = before.sent_bytes + written.stored_bytes
+            yield number
 
 
 def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
@@ -151,10 +206,10 @@ def _content(version: Version) -> tuple[Content, bytes | None]:
     return version.record.entry.content, version.record.links
 
 
-def _base(root: str, version: Version, shared: dict[str, list[Version]]) -> VersionRecord | None:
+def _base(item: Item, shared: dict[str, list[Version]]) -> VersionRecord | None:
     """The shared version that is most like one: the newest before it, else the oldest behind it."""
-    candidates = shared.get(root, [])
-    before = [one for one in candidates if one.made_in <= version.made_in]
+    candidates = shared.get(item.record.root, [])
+    before = [one for one in candidates if one.made_in <= item.names[0].made_in]
     chosen = before[-1] if before else candidates[0] if candidates else None
     return chosen.record if chosen else None
 

@@ -41,7 +41,8 @@ class Verified:
     named by no index: an interrupted writer left them, and nothing needs them. Not `listed`: the store cannot list its
     frames, so that those were checked which the catalog knows, and no others looked for. `proofs` says how many frames
     are proved since when, this run included, where that is `remembered`; `known_damaged` of them were found damaged by
-    another run, and not looked at by this one."""
+    another run, and not looked at by this one. Of a lazy clone, `at_origin` counts the frames that were never
+    fetched; files of several chunks are not hashed then."""
 
     sample: bool
     listed: bool = True
@@ -53,6 +54,7 @@ class Verified:
     unindexed: int = 0
     unreferenced: int = 0
     known_damaged: int = 0
+    at_origin: int = 0
     damaged_frames: list[DamagedFrame] = field(default_factory=list)
     bad_copies: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
@@ -92,7 +94,7 @@ def _verify(repository: Repository, sample: Sample | None, began_s: int, report:
     bad = look_at_frames(repository, result, sample, began_s, report)
     result.other += check_rest(repository)
     if sample is None or bad:
-        _versions(repository, result, bad, sample is None, report)
+        _versions(repository, result, bad, sample is None and repository.opened.origin is None, report)
     result.silent.update(repository.store.silent)
     result.proofs = repository.catalog.proofs.summary()
     result.remembered = repository.catalog.proofs.kept
@@ -124,6 +126,11 @@ def look_at_frames(
             bad[checked.name] = checked.whole
             result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
         report(Done("reading frames", 0, result.stored_bytes, None, stored_bytes or None))
+    if repository.opened.origin is not None:
+        # What a lazy clone never had is not missing; what it counts on is.
+        result.at_origin = len(absence.missing)
+        absence.missing = [name for name in absence.missing if repository.catalog.trusts(name)]
+        result.at_origin -= len(absence.missing)
     for name in absence.missing:
         # What nothing is deduplicated against is no damage by itself: what needs it says so.
         if name not in bad and repository.catalog.trusts(name):
