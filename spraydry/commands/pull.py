@@ -27,8 +27,9 @@ def pull(
     there as soon as it is whole, the oldest first: what was fetched before an
     interruption counts the next time. A repository is made where there is none.
 
-    In a lazy clone, `origin` (or nothing) means what it was cloned from: new versions
-    are fetched, and all that is not here yet; with --lazy only new versions and trees.
+    In a lazy clone, `origin` (or nothing) means what it was cloned from: new
+    versions are fetched, and all that is not here yet; with --lazy only new
+    versions and trees.
 
     For example:
         spraydry pull sftp://backup.example/srv/photos
