@@ -151,7 +151,7 @@ def _epilogue() -> str:
 
 
 def _told(error: BaseException) -> int:
-    """Print what went wrong in one line; the exit code it has."""
+    """Print what went wrong in one line, and for an expression where; the exit code it has."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     if isinstance(error, BrokenPipeError):
@@ -165,6 +165,8 @@ def _told(error: BaseException) -> int:
     code, text = _meaning(error)
     try:
         terminal.warn(" ".join(text.split()))
+        if isinstance(error, errors.ExpressionError) and error.expression:
+            terminal.point(error.expression, error.place)
     except OSError:
         pass  # nobody can be told
     return code

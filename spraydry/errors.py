@@ -24,6 +24,15 @@ class UsageError(SprayDryError):
     errno = _errno.EINVAL
 
 
+class ExpressionError(UsageError):
+    """An expression that cannot be read or done: `place` counts the characters of `expression` before the trouble."""
+
+    def __init__(self, text: str, expression: str, place: int) -> None:
+        super().__init__(text)
+        self.expression = expression
+        self.place = place
+
+
 class SourceIncomplete(SprayDryError):
     """Some sources could not be read; everything else was kept."""
 

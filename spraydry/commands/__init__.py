@@ -5,4 +5,4 @@ that `spraydry --help` is fast. It gets the repository from `session`, prints th
 code (None is 0). Modules named in NOT_VERBS are shared by the verbs.
 """
 
-NOT_VERBS = ("listing", "moving", "progress", "session", "terminal", "transferring")
+NOT_VERBS = ("composing", "listing", "moving", "progress", "session", "terminal", "transferring")

@@ -13,6 +13,7 @@ import msgspec
 from spraydry.actions.compose.hardlinks import Renamed, Survivors, Walk, in_both
 from spraydry.actions.compose.newpages import NewPages
 from spraydry.actions.compose.surgery import Edit, Surgery, below, outermost, parts_of
+from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import UsageError
 from spraydry.format.classes import TREE
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
@@ -37,13 +38,15 @@ class Theatre:
     A directory is made anew only where something in it, or its place in a hardlink group, changes.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, report: Report = unheard) -> None:
         if repository.beside is not None:
             raise UsageError("this repository is being composed from already")
         self._repository = repository
         self._pages = NewPages()
         self.surgery = Surgery(repository.page, self._pages.put)
         repository.beside = self._pages
+        self._report = report
+        self._walked = 0
 
     def close(self) -> None:
         """Forget all that was not stored."""
@@ -74,7 +77,7 @@ class Theatre:
             return Part(entry, None)
         if entry.kind != DIRECTORY:
             return Part(msgspec.structs.replace(entry, group=None), None)
-        with scratch_errors(), closing(Survivors(None, (), lambda: self.surgery.walk(entry))) as inside:
+        with scratch_errors(), closing(Survivors(None, (), lambda: self._walks([(b"", entry)]))) as inside:
             return Part(self._alone(entry, inside.singles()), encode_links(inside.groups(), self._pages.put))
 
     def cut(self, part: Part, paths: Iterable[bytes]) -> Part:
@@ -88,7 +91,7 @@ class Theatre:
         with (
             scratch_errors(),
             closing(
-                Survivors(self._repository.links(part.links), self._walks(lost), lambda: surgery.walk(entry))
+                Survivors(self._repository.links(part.links), self._walks(lost), lambda: self._walks([(b"", entry)]))
             ) as left,
         ):
             if left.unchanged:
@@ -133,7 +136,7 @@ class Theatre:
             if any(not at for at, _ in self._replaced(lower.entry, upper, path)):
                 return ()
             gone: Iterator[Edit] = ((at, None) for at, _ in self._replaced(lower.entry, upper, path))
-            return self.surgery.walk(self.surgery.edited(lower.entry, gone))
+            return self._walks([(b"", self.surgery.edited(lower.entry, gone))])
 
         links = self._repository.links(lower.links)
         lost = () if lower.links is None else self._walks(self._replaced(lower.entry, upper, path))
@@ -155,8 +158,12 @@ class Theatre:
                 yield met.path, met.below
 
     def _walks(self, tops: Iterable[tuple[bytes, Entry]]) -> Walk:
+        """The entries at these paths and all below them."""
         for path, entry in tops:
-            yield from self.surgery.walk(entry, path)
+            for found in self.surgery.walk(entry, path):
+                self._walked += 1
+                self._report(Done("looking for hardlinks", self._walked))
+                yield found
 
     def _alone(self, root: Entry, paths: Iterator[bytes]) -> Entry:
         """A tree in which the entries at these paths are in no hardlink group any more."""
@@ -172,7 +179,7 @@ class Theatre:
     def _regrouped(self, root: Entry, renamed: Renamed) -> Iterator[Edit]:
         """The entries whose groups are renamed, changed so; what lies behind the last one is not read."""
         missing = renamed.members
-        for path, entry in self.surgery.walk(root):
+        for path, entry in self._walks([(b"", root)]):
             if entry.group is not None and (new := renamed.get(entry.group)) is not None:
                 yield path, msgspec.structs.replace(entry, group=new)
                 missing -= 1
