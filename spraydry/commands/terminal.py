@@ -90,9 +90,6 @@ def warn(text: str) -> None:
     sys.stderr.flush()
 
 
-<<<<<<< HEAD
-def raw(text: bytes | memoryview) -> None:
-=======
 def point(text: str, place: int) -> None:
     """A text on standard error, and below it a mark under the character at `place`."""
     before = printable(text[:place])
@@ -100,8 +97,7 @@ def point(text: str, place: int) -> None:
     sys.stderr.write(f"  {printable(text)}\n  {' ' * (len(before) + wide)}^\n")
 
 
-def raw(text: bytes) -> None:
->>>>>>> 5b9244c (compose and split: versions of other versions, by expressions; where their errors stand)
+def raw(text: bytes | memoryview) -> None:
     """Bytes on standard output, as they are."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text)
