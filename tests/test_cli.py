@@ -358,10 +358,25 @@ def test_verify_tells_a_path_once(capfd: pytest.CaptureFixture[str], monkeypatch
     assert "2 paths lost bytes" in out
 
 
-def test_completion_can_be_installed(tmp_path: Path) -> None:
+def test_completion_completes_every_verb_and_its_options(tmp_path: Path) -> None:
     place = tmp_path / "completion"
-    done = command("--install-completion", "--shell", "bash", "--output", str(place))
-    assert done.returncode == 0 and b"restore" in place.read_bytes()
+    environment = {**os.environ, "HOME": str(tmp_path)}  # it adds a line to .bashrc
+    done = command("--install-completion", "--shell", "bash", "--output", str(place), env=environment)
+    assert done.returncode == 0 and str(place) in (tmp_path / ".bashrc").read_text()
+    script = """
+        source "$1"
+        function=$(complete -p spraydry | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        complete_it() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); $function; echo "${COMPREPLY[*]}"; }
+        complete_it spraydry ""
+        complete_it spraydry --repo x rm --keep-
+        complete_it spraydry export r out --format ""
+        complete_it spraydry store ""
+    """
+    told = subprocess.run(["bash", "-c", script, "bash", place], capture_output=True, text=True, check=True)
+    verbs, keeps, formats, inner = (set(line.split()) for line in told.stdout.splitlines())
+    assert verbs >= set(cli.verbs())
+    assert {"--keep-last", "--keep-daily", "--keep-tag"} <= keeps and "--all" not in keeps
+    assert formats == {"erofs", "squashfs", "tar"} and {"add", "list"} <= inner
 
 
 # -- the terminal
