@@ -49,6 +49,7 @@ class Info:
     stored_bytes: int
     file_bytes: int | None
     classes: list[ClassUsage]
+    builds_on: list[str]  # of a bundle: the versions it lacks what they have of
     origin: str | None  # of a lazy clone: where it was cloned from
     frames_here: int | None  # of a lazy clone: how many of the frames were fetched
 
@@ -76,7 +77,7 @@ def info(repository: Repository) -> Info:
         for usage in repository.catalog.usage()
     ]
     location = repository.store.location()
-    origin = repository.opened.origin
+    origin, bundle = repository.opened.origin, repository.opened.bundle
     return Info(
         url=repository.url,
         repository=repository.config.repository.hex(),
@@ -90,6 +91,7 @@ def info(repository: Repository) -> Info:
         stored_bytes=sum(usage.stored_bytes for usage in classes),
         file_bytes=_size(location) if location and repository.opened.spread is None else None,
         classes=classes,
+        builds_on=[one.name for one in bundle.prerequisites] if bundle else [],
         origin=origin.url if origin else None,
         frames_here=sum(1 for _ in repository.store.list("frames")) if origin else None,
     )

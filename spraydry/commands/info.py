@@ -36,6 +36,8 @@ def info(*, json: bool = False) -> None:
     ]
     if found.file_bytes is not None:
         rows.append(("file", terminal.size(found.file_bytes)))
+    if found.builds_on:
+        rows.append(("builds on", ", ".join(found.builds_on)))
     if found.origin is not None:
         rows.append(("lazy clone of", terminal.printable(found.origin)))
         rows.append(("fetched", f"{found.frames_here:,} of {terminal.plural(found.frames, 'frame')}"))

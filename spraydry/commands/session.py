@@ -39,6 +39,14 @@ def open_repository(*, create: bool = False, read_only: bool = True) -> Reposito
         from spraydry.commands import terminal
 
         terminal.warn(f"{repository.behind}; if it is gone for good: `spraydry store promote NAME --lost`")
+    bundle = repository.opened.bundle
+    if bundle is not None and bundle.prerequisites:
+        from spraydry.commands import terminal
+
+        terminal.warn(
+            f"this bundle builds on {bundle.prerequisites[-1].name}: what is in there, too, can only be read where"
+            " that is, after `spraydry pull`"
+        )
     if repository.opened.meter is not None:
         options.meters.append(repository.opened.meter)
     return repository

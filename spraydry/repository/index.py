@@ -177,6 +177,8 @@ class Indexed(Frames):
     @contextmanager
     def batch(self) -> Iterator[None]:
         """What is written inside becomes durable together at its end, where store and catalog are one file."""
+        if self.opened.bundle is not None:
+            raise StoreReadOnly(f"{self.url} is a bundle, which is only read: `spraydry pull {self.url}` takes it in")
         if self.read_only:
             raise StoreReadOnly(f"{self.url} cannot be written (permissions, or a read-only medium)")
         with ExitStack() as stack:

@@ -14,6 +14,7 @@ from spraydry.repository import places
 from spraydry.stores.base import NAMESPACES, Store, open_store
 
 if TYPE_CHECKING:
+    from spraydry.repository.bundles import Bundle
     from spraydry.repository.configuration import Configuration
     from spraydry.repository.origin import Origin
     from spraydry.stores.over.meter import Meter
@@ -38,8 +39,8 @@ class Config(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 class Opened(NamedTuple):
     """What a repository is made of: `store` with everything over it, `owner` the bare store that owns the log (None
     where it could not be opened), `spread` and `configuration` where there are several, `meter` where one was asked
-    for, `origin` where it is a lazy clone. `cache_troubles` says of stores, by name, why their caches could not be
-    opened: they are used without."""
+    for, `origin` where it is a lazy clone, `bundle` where it is one. `cache_troubles` says of stores, by name, why
+    their caches could not be opened: they are used without."""
 
     store: Store
     config: Config
@@ -48,6 +49,7 @@ class Opened(NamedTuple):
     configuration: Configuration | None = None
     meter: Meter | None = None
     origin: Origin | None = None
+    bundle: Bundle | None = None
     cache_troubles: Mapping[str, str] = {}
 
 
@@ -80,7 +82,7 @@ def open_at(
 
             opened = open_members(bare, config, text, read_only)
         if bare.location() is not None:
-            opened = _with_origin(opened, url, read_only)
+            opened = _special(opened, url, read_only)
     except BaseException:
         bare.close()
         raise
@@ -96,25 +98,32 @@ def open_at(
     return opened
 
 
-def _with_origin(opened: Opened, url: str, read_only: bool) -> Opened:
-    """A lazy clone over its origin. They lie on this machine, so looking costs others nothing."""
-    assert opened.owner is not None
-    if opened.owner.info("config", "origin") is None:
+def _special(opened: Opened, url: str, read_only: bool) -> Opened:
+    """A lazy clone over its origin, a bundle as what can only be read. They lie on this machine, so looking costs
+    others nothing."""
+    owner = opened.owner
+    assert owner is not None
+    names = {stored.name for stored in owner.list("config")}
+    if "bundle" in names:
+        from spraydry.repository.bundles import read_bundle
+
+        owner.read_only = True
+        return opened._replace(bundle=read_bundle(owner))
+    if "origin" not in names:
         return opened
     from spraydry.repository.origin import over, read_origin
 
-    origin = read_origin(opened.owner)
+    origin = read_origin(owner)
     assert origin is not None
-    owner = opened.owner
     if read_only and opened.spread is None:
         # What is fetched is to be kept, also by those that only look.
         try:
-            owner = open_store(url)
+            writing = open_store(url)
         except StoreError:
             pass
         else:
-            opened.owner.close()
-            opened = opened._replace(owner=owner, store=owner)
+            owner.close()
+            opened = opened._replace(owner=writing, store=writing)
     return opened._replace(store=over(opened.store, origin, read_only), origin=origin)
 
 

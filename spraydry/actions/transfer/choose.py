@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from spraydry.errors import UsageError, VersionExists
+from spraydry.format.digest import digest
 from spraydry.format.version import TagRecord, VersionRecord, check_new_name
 from spraydry.repository.address import parse
 from spraydry.repository.log import Log, Version
@@ -125,3 +126,8 @@ def records(item: Item, source: Log) -> list[VersionRecord | TagRecord]:
 def same_content(one: VersionRecord, other: VersionRecord) -> bool:
     """Whether two versions show the same, whoever made them when."""
     return (one.entry, one.links, one.incomplete) == (other.entry, other.links, other.incomplete)
+
+
+def content_name(record: VersionRecord) -> bytes:
+    """A digest that is the same for versions which show the same, in any repository."""
+    return digest(msgspec.msgpack.encode((record.entry, record.links, record.incomplete)))

@@ -61,6 +61,11 @@ class Plan:
         self._database.execute("INSERT OR IGNORE INTO subtree VALUES(?)", (subtree,))
         return self._database.changes() == 1
 
+    def assume(self, chunks: Iterable[Needed]) -> None:
+        """Chunks that whoever this is for has, whatever `unknown` says. To be told before anything is added."""
+        with_names = ((one.chunk,) for one in chunks)
+        self._database.executemany("INSERT OR IGNORE INTO asked VALUES(?)", with_names)
+
     def add(self, item: int, chunks: Iterable[Needed]) -> None:
         """What item `item` needs, those with lower numbers first."""
         chunks = iter(chunks)
@@ -106,6 +111,11 @@ class Plan:
             "SELECT count(*) FROM missing LEFT JOIN frame ON frame.id = missing.frame WHERE coalesce(whole, 0) = 0"
         )[0][0]
         return Totals(frames, chunks, whole_bytes + some_bytes)
+
+    @property
+    def nowhere(self) -> int:
+        """How many chunks are in no frame of the source."""
+        return int(self._rows("SELECT count(*) FROM missing WHERE frame = 0")[0][0])
 
     @property
     def level(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -12,13 +12,14 @@ import msgspec
 from spraydry.actions.commit import commit_copy
 from spraydry.actions.ingest.ingest import kept
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.actions.transfer.choose import Choice, Item, choose, named, records, renamed, same_content
+from spraydry.actions.transfer.choose import Choice, Item, choose, content_name, named, records, renamed, same_content
 from spraydry.actions.transfer.needed import Reader, needed
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
-from spraydry.errors import StoreUnavailable, VersionExists
+from spraydry.errors import ChunkNotFound, StoreUnavailable, VersionExists, VersionNotFound
 from spraydry.format.entry import Content
 from spraydry.format.version import TagRecord, VersionRecord
+from spraydry.repository.bundles import check_whole
 from spraydry.repository.leases import hold
 from spraydry.repository.log import Log, Version
 from spraydry.repository.repository import Repository
@@ -27,6 +28,7 @@ from spraydry.repository.writer import Writer
 from spraydry.stores.database.scratch import scratch_errors
 
 _TRIES = 5
+_TOLD = 5
 
 
 @dataclass
@@ -56,6 +58,7 @@ def transfer(
     *,
     root: str | None = None,
     contents: bool = True,
+    assumed: Sequence[Version] = (),
     dry_run: bool = False,
     report: Report = unheard,
 ) -> Transferred:
@@ -64,20 +67,24 @@ def transfer(
     Only chunks that the target lacks are sent, and each is verified on the way. Versions are committed oldest first,
     each as soon as it is whole: what was copied when it ends counts the next time. With `root` the versions of one root
     become another's. Without `contents`, only trees and what else is not the content of files is sent: for a lazy clone
-    of the source. Raises UsageError, RootNotFound, VersionNotFound, VersionExists before anything is sent, and
-    StoreError, ChunkNotFound, ChunkCorrupt.
+    of the source; nor what is in the versions `assumed` of the source: for a relative bundle.
+
+    Raises UsageError, RootNotFound, VersionNotFound, VersionExists before anything is sent, and StoreError,
+    ChunkNotFound, ChunkCorrupt.
     """
     check(source, addresses, root)
     done = Transferred()
     with hold(source, "a transfer", pins=[version.made_in for version in named(source.log, addresses)]):
         source.refresh()  # what was removed and collected before the lease was there is not found any more
         versions = check(source, addresses, root)
+        if source.opened.bundle is not None:
+            check_whole(source.store, source.opened.bundle)
         target.refresh()
         for attempt in range(_TRIES):
             choice = choose(versions, source.log, target.log)
             began_at = target.log.head[0]
             try:
-                _attempt(source, target, choice, began_at, contents, done, dry_run, report)
+                _attempt(source, target, choice, began_at, contents, assumed, done, dry_run, report)
                 break
             except StoreUnavailable:
                 if attempt == _TRIES - 1 or not target.log.condemned_since(began_at):
@@ -95,16 +102,17 @@ def _attempt(
     choice: Choice,
     began_at: int,
     contents: bool,
+    assumed: Sequence[Version],
     done: Transferred,
     dry_run: bool,
     report: Report,
 ) -> None:
     done.existing = [str(version) for version in choice.existing if str(version) not in done.versions]
     done.removed = [str(version) for version in choice.removed]
-    shared = _shared(source.log, target.log)
+    shared = shared_versions(source.log, target.log)
     wanted = [Wanted(str(item), None if item.there else item.record, _base(item, shared)) for item in choice.items]
     reader = Reader(source, target)
-    for number in copy(source, target, reader, wanted, contents, done, dry_run, report):
+    for number in copy(source, target, reader, wanted, contents, assumed, done, dry_run, report):
         item = choice.items[number]
         if dry_run:
             done.versions += [str(version) for version in item.names]
@@ -127,7 +135,7 @@ def fill(
     done = Transferred()
     versions = {version.made_in: version for version in named(target.log, addresses)}
     wanted = [Wanted(str(version), version.record, None) for version in versions.values()]
-    for _ in copy(source, target, Reader(target, source), wanted, True, done, dry_run, report):
+    for _ in copy(source, target, Reader(target, source), wanted, True, (), done, dry_run, report):
         pass
     if not dry_run:
         target.store.flush()
@@ -148,6 +156,7 @@ def copy(
     reader: Reader,
     wanted: Sequence[Wanted],
     contents: bool,
+    assumed: Sequence[Version],
     done: Transferred,
     dry_run: bool,
     report: Report,
@@ -157,11 +166,16 @@ def copy(
     with scratch_errors(), ExitStack() as stack:
         plan = Plan(source, lambda chunks: _unknown(target, chunks))
         stack.callback(plan.close)
-        for number, (name, record, base) in enumerate(wanted):
-            if record is not None:
-                report(Done(f"looking at {name}"))
-                chunks = needed(reader, record, base, plan.first)
-                plan.add(number, chunks if contents else (chunk for chunk in chunks if not chunk.content))
+        for version in assumed:
+            plan.assume(needed(reader, version.record, None, plan.first))
+        with _prerequisites(source, target):
+            for number, (name, record, base) in enumerate(wanted):
+                if record is not None:
+                    report(Done(f"looking at {name}"))
+                    chunks = needed(reader, record, base, plan.first)
+                    plan.add(number, chunks if contents else (chunk for chunk in chunks if not chunk.content))
+            if source.opened.bundle is not None and plan.nowhere:
+                raise ChunkNotFound(f"{plan.nowhere} chunks are in no frame of {source.url}")
         totals = plan.settle()
         if dry_run:
             done.frames, done.chunks, done.sent_bytes = totals
@@ -188,6 +202,23 @@ def copy(
             yield number
 
 
+@contextmanager
+def _prerequisites(source: Repository, target: Repository) -> Iterator[None]:
+    """What a relative bundle lacks and the target should have is told by the names of versions."""
+    try:
+        yield
+    except ChunkNotFound as error:
+        bundle = source.opened.bundle
+        if bundle is None or not bundle.prerequisites:
+            raise
+        there = {content_name(version.record) for root in target.roots() for version in target.versions(root)}
+        lacking = [one.name for one in bundle.prerequisites if one.content not in there]
+        raise VersionNotFound(
+            f"{source.url} builds on {', '.join(lacking[-_TOLD:])}, which {'is' if len(lacking) == 1 else 'are'} not in"
+            f" {target.url}: bring that there first ({error})"
+        ) from None
+
+
 def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
     missing = set(chunks) - target.catalog.known(chunks)
     if missing and not target.catalog.database.read_only:
@@ -195,7 +226,7 @@ def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
     return missing
 
 
-def _shared(source: Log, target: Log) -> dict[str, list[Version]]:
+def shared_versions(source: Log, target: Log) -> dict[str, list[Version]]:
     """The versions of the source, by root, whose content is that of some version of the target: all they need is
     there."""
     there = {_content(version) for root in target.roots() for version in target.versions(root)}

@@ -15,7 +15,7 @@ import apsw
 from spraydry.errors import CorruptData, FormatTooNew, NotARepository, StoreError, StoreNotFound, StoreReadOnly
 from spraydry.stores.database.errors import translated
 from spraydry.stores.database.files import is_cut_short, journal_mode, make_private_file
-from spraydry.stores.database.schema import APPLICATION_ID, FORMAT, identity, initialise, statements, tables_of
+from spraydry.stores.database.schema import APPLICATION_ID, FORMAT, SEALED, identity, initialise, statements, tables_of
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -63,6 +63,11 @@ class Database:
             self._readers.append(connection)
         else:
             connection = self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE)
+            if SEALED in tables_of(connection):
+                connection.close()
+                self.read_only, self._writer = True, None
+                connection = self._connect(apsw.SQLITE_OPEN_READONLY)
+                self._readers.append(connection)
         application, version, empty = identity(connection)
         if create and not self.read_only and application == 0 and empty:
             initialise(connection, schema)
@@ -197,6 +202,18 @@ class Database:
                     pass  # a reader or writer is at work: theirs, or the next checkpoint, does it
                 finally:
                     self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def seal(self) -> None:
+        """Fold everything into the one file, which can then be read from any medium, and is never written again. Nobody
+        else may have it open."""
+        self.execute(SEALED)
+        self.checkpoint()
+        with self._lock, translated(self.path):
+            assert self._writer is not None
+            for reader in self._readers:
+                reader.close(True)
+            self._readers.clear()
+            self._writer.execute("PRAGMA journal_mode = DELETE").fetchall()
 
     def close(self) -> None:
         """Close every connection; the last one to close a file folds its write-ahead log in."""

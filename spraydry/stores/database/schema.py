@@ -8,6 +8,7 @@ import apsw
 
 APPLICATION_ID = 0x53447279  # "SDry"
 FORMAT = 1
+SEALED = "CREATE TABLE sealed(sealed INTEGER) STRICT"  # a file that has it is only read
 PAGE_BYTES = 8192
 
 
