@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from spraydry.mount.mounts import mounted_at
 from spraydry.repository.repository import Repository
 from tests.life.child import killed, run, told
-from tests.life.model import Side, Tree, of_folder, of_version, same
+from tests.life.model import Side, Tree, cut, moved, of_folder, of_version, parents, same, taken, union
 
 SPRAYDRY = [sys.executable, "-c", "from spraydry.cli import main; main()"]
 ROOTS = ("a", "b")
@@ -159,6 +159,42 @@ class Life(RuleBasedStateMachine):
         version = random.Random(seed).choice(list(self.here.removed))
         told("--repo", self.here.url, "undelete", version)
         self.here.versions[version] = self.here.removed.pop(version)
+
+    @rule(seed=seeds)
+    def compose(self, seed: int) -> None:
+        rng = random.Random(seed)
+        terms, result = [], Tree()
+        for number in range(rng.randrange(1, 4)):
+            version = rng.choice(list(self.here.versions))
+            tree, term = self.here.versions[version], version
+            if tree and rng.random() < 0.6:
+                path = rng.choice(list(tree))
+                term += ":" + path.decode()
+                name = path.rpartition(b"/")[2]
+                tree = taken(tree, path) if tree[path] is None else {name: tree[path]}
+            if rng.random() < 0.5:
+                to = rng.choice([b"x", b"new", b"x/deep/new", b"y/f1"])
+                term += " -> " + to.decode()
+                leaf = tree.get(name) if len(tree) == 1 and ":" in term else None
+                tree = moved(tree, to) if leaf is None else dict.fromkeys(parents(to)) | {to: leaf}
+            terms.append(term)
+            result = union(result, tree) if number else tree
+            if result and rng.random() < 0.3:
+                path = rng.choice(list(result))
+                terms[-1] += " - " + path.decode()
+                result = cut(result, path)
+        made = told("--repo", self.here.url, "compose", "c", " + ".join(terms))
+        self.took(self.here, "c", made["version"], made["new"], result)
+
+    @rule(seed=seeds)
+    def split(self, seed: int) -> None:
+        version = self.any_version(seed)
+        tree = self.here.versions[version]
+        folders = [path for path, leaf in tree.items() if leaf is None]
+        if folders:
+            path = random.Random(seed).choice(folders)
+            made = told("--repo", self.here.url, "split", f"{version}:{path.decode()}", "d")
+            self.took(self.here, "d", made["version"], made["new"], taken(tree, path))
 
     # -- to and from another repository
 

@@ -28,11 +28,9 @@ def test_a_long_life(quick: Path, url: str, other_url: str) -> None:
     run_state_machine_as_test(
         life,
         settings=settings(
-            max_examples=4,
+            max_examples=4 if settings.default.derandomize else 60,  # HYPOTHESIS_PROFILE=search looks for new ones
             stateful_step_count=30,
-            derandomize=True,
             phases=[Phase.generate],
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
