@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from spraydry.actions.compose.evaluate import found_by
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import ImageImpossible, StoreError, StoreFull
 from spraydry.format.digest import DIGEST_BYTES, digest, hasher
@@ -141,7 +142,7 @@ def _remove_old(folder: str, newest: str, limit_bytes: int) -> None:
                 os.unlink(path)
 
 
-if __name__ == "__main__":  # `python -m spraydry.actions.image REPOSITORY ADDRESS`: what a mount starts beside itself
+if __name__ == "__main__":  # `python -m spraydry.actions.image REPOSITORY WHAT`: what a mount starts beside itself
     os.nice(10)
-    with Repository.open(sys.argv[1], read_only=True) as opened:
-        make_image(opened, opened.resolve(sys.argv[2]))
+    with Repository.open(sys.argv[1], read_only=True) as opened, found_by(opened, sys.argv[2]) as (named, _):
+        make_image(opened, named)

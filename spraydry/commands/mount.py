@@ -23,20 +23,23 @@ def mount(
     """Mount a version, or every version, as a read-only file system.
 
     `spraydry mount ROOT[@VERSION][:PATH] DIR` mounts one version, or a directory
-    in it. `spraydry mount DIR` shows every root as a folder and every version as a
-    folder in it, with `latest` in each root; versions made later appear by
-    themselves. It returns when the mount answers; a daemon in the background
-    serves it until `spraydry umount DIR`.
+    in it; `spraydry mount EXPRESSION DIR` what an expression gives, as in `spraydry
+    compose`, without storing it. `spraydry mount DIR` shows every root as a folder
+    and every version as a folder in it, with `latest` in each root; versions made
+    later appear by themselves. It returns when the mount answers; a daemon in the
+    background serves it until `spraydry umount DIR`.
 
     For example:
         spraydry mount photos@v3 /mnt/x
         spraydry mount photos:2024 ~/before --cache 256M
+        spraydry mount 'base@v3 + models:weights -> opt/weights - secret' /mnt/x
         spraydry mount ~/everything
 
     Parameters
     ----------
     address
-        What to mount: ROOT, ROOT@VERSION or ROOT@VERSION:PATH; without it, everything.
+        What to mount: ROOT, ROOT@VERSION, ROOT@VERSION:PATH or an expression; without it, everything. What names
+        something as an address is one, whatever signs are in it.
     directory
         Where to mount it: an empty directory.
     foreground

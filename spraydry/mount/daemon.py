@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from spraydry.errors import MountError, SprayDryError
+from spraydry.errors import ExpressionError, MountError, SprayDryError
 from spraydry.malloc import large_apart
 from spraydry.mount import mounts
 from spraydry.mount.options import MountOptions
@@ -67,7 +67,12 @@ class _Told(SprayDryError):
 
 
 def _failure(failure: dict[str, object]) -> SprayDryError:
-    error = _Told(str(failure["text"]))
+    if "expression" in failure:
+        error: SprayDryError = ExpressionError(
+            str(failure["text"]), str(failure["expression"]), int(str(failure["place"]))
+        )
+    else:
+        error = _Told(str(failure["text"]))
     error.exit_code = int(str(failure["exit_code"]))
     return error
 
@@ -85,6 +90,7 @@ def _detach(url: str, address: str | None, point: str, options: MountOptions, wr
             os.close(writing)
 
         told = False
+        where: dict[str, object] = {}
 
         def ready(engine: str) -> None:
             nonlocal told
@@ -97,11 +103,13 @@ def _detach(url: str, address: str | None, point: str, options: MountOptions, wr
         except SprayDryError as error:
             code = error.exit_code
             text = str(error)
+            if isinstance(error, ExpressionError):
+                where = {"expression": error.expression, "place": error.place}
         except BaseException as error:
             code, text = 1, f"unexpected {type(error).__name__}: {error}; {_log_path(options)} says more"
             log.exception("the daemon ends")
         if code and not told:
-            tell({"exit_code": code, "text": text})
+            tell({"exit_code": code, "text": text, **where})
     except BaseException:
         code = code or 1
     finally:
@@ -159,16 +167,18 @@ def _serve(url: str, address: str | None, point: str, options: MountOptions, rea
 def _serve_repository(
     repository: Repository, address: str | None, point: str, options: MountOptions, ready: Ready
 ) -> None:
-    from spraydry.repository.address import resolve
+    from spraydry.actions.compose.evaluate import found_by
     from spraydry.repository.leases import hold
 
     # Until it is known what to pin, everything is. What was collected before the lease was there, the log says.
     with hold(repository, f"mount on {point}", since=repository.log.head[0]) as lease:
         repository.refresh()
-        found = None if address is None else resolve(repository, address)
-        if found is not None:
-            lease.pin([found.version.made_in])
-        _serve_found(repository, found, address, point, options, ready)
+        if address is None:
+            _serve_found(repository, None, address, point, options, ready)
+            return
+        with found_by(repository, address) as (found, slots):
+            lease.pin(slots)
+            _serve_found(repository, found, address, point, options, ready)
 
 
 def _serve_found(

@@ -98,7 +98,7 @@ def _image(repository: Repository, found: Found, options: MountOptions) -> tuple
 
 def _make_in_background(repository: Repository, found: Found) -> None:
     """In a process of its own: this one has a mount to serve."""
-    address = f"{found.version}:{os.fsdecode(found.path)}"
+    address = f"{found.version}:{os.fsdecode(found.path)}" if found.path else str(found.version)
     subprocess.Popen(
         [sys.executable, "-m", "spraydry.actions.image", repository.url, address],
         stdin=subprocess.DEVNULL,

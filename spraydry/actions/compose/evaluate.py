@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from spraydry.actions.commit import Owners, Proposal
-from spraydry.actions.compose.expression import Lay, Step, written
+from spraydry.actions.compose.expression import Lay, Step, has_operator, is_expression, read, written
 from spraydry.actions.compose.theatre import Part, Theatre
-from spraydry.errors import ExpressionError, NotFound
+from spraydry.errors import ExpressionError, NotFound, UsageError
 from spraydry.format.entry import DIRECTORY
+from spraydry.format.version import NO_RECORD, VersionRecord
 from spraydry.repository.address import Found, resolve
-from spraydry.repository.log import Version
+from spraydry.repository.log import RECORD_FORMAT, Version
 from spraydry.repository.repository import Repository
 
 
@@ -78,6 +80,63 @@ def evaluate(repository: Repository, theatre: Theatre, steps: Sequence[Step], te
         done.append(step)
     assert part is not None
     return Composed(part, versions, done)
+
+
+@dataclass(frozen=True)
+class Unstored(Version):
+    """What an expression gives, as a version that is in no log; `root` is the expression."""
+
+    def __str__(self) -> str:
+        return self.root
+
+
+@contextmanager
+def found_by(repository: Repository, text: str) -> Iterator[tuple[Found, list[int]]]:
+    """What an address names, or what an expression gives, which can be read inside; with the slots of the versions it
+    is made of. What names something as an address is one, whatever signs are in it.
+
+    Raises UsageError, NotFound, ExpressionError.
+    """
+    try:
+        found = resolve(repository, text)
+    except (NotFound, UsageError) as error:
+        steps = _meant(text, error)
+    else:
+        yield found, [found.version.made_in]
+        return
+    with Theatre(repository) as theatre:
+        composed = evaluate(repository, theatre, steps, text)
+        one = composed.proposal(composed.expression, "", "mount")
+        record = VersionRecord(
+            format=RECORD_FORMAT,
+            previous=NO_RECORD,
+            made_ns=max(version.record.made_ns for version in composed.versions),
+            made_by="mount",
+            root=one.root,
+            name="",
+            entry=one.entry,
+            links=one.links,
+            spec=one.spec,
+            users=one.users,
+            groups=one.groups,
+            incomplete=one.incomplete,
+            new_bytes=0,
+            stored_bytes=0,
+        )
+        version = Unstored(one.root, "", 0, 0, record)
+        yield Found(version, b"", one.entry, 0), [one.made_in for one in composed.versions]
+
+
+def _meant(text: str, error: NotFound | UsageError) -> list[Step]:
+    """The steps of what was no address; raises `error` where it is no expression either."""
+    if not is_expression(text):
+        raise error
+    try:
+        return read(text)
+    except ExpressionError:
+        if has_operator(text):
+            raise
+        raise error from None
 
 
 def _laid(theatre: Theatre, lower: Part | None, found: Found, step: Lay, text: str) -> Part:

@@ -42,8 +42,13 @@ class _Word:
 
 
 def is_expression(text: str) -> bool:
-    """Whether a text that names nothing as an address is meant as an expression: it has an operator or a quote."""
-    return any(quote in text for quote in "\"'") or any(word in _OPERATORS for word in text.split())
+    """Whether a text that names nothing as an address may be meant as an expression: it has an operator or a quote."""
+    return has_operator(text) or any(quote in text for quote in "\"'")
+
+
+def has_operator(text: str) -> bool:
+    """Whether one of the words of a text, quoted or not, is an operator."""
+    return any(word in _OPERATORS for word in text.split())
 
 
 def read(text: str) -> list[Step]:
