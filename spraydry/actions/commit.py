@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
 import spraydry
 from spraydry.actions.closure import chunks_of
-from spraydry.errors import StoreUnavailable
+from spraydry.errors import ChunkNotFound, StoreUnavailable
 from spraydry.format.entry import Entry
 from spraydry.format.version import AnyRecord, TagRecord, VersionRecord
 from spraydry.repository.log import RECORD_FORMAT, Version
 from spraydry.repository.repository import Repository
+
+_ASKED_CHUNKS = 4096
 
 Owners = tuple[tuple[int, str], ...]
 
@@ -136,11 +139,16 @@ def same(version: Version, proposal: Proposal) -> bool:
 def check_stored(repository: Repository, entry: Entry, links: bytes | None, began_at: int) -> None:
     """Raises StoreUnavailable where frames were condemned behind slot `began_at` that held what a version needs."""
     condemned = repository.log.condemned_since(began_at)
-    if condemned:
-        repository.catalog.forget_frames(condemned)
-        names = set(chunks_of(repository, entry, links))
-        missing = names - repository.catalog.known(list(names))
-        if repository.opened.origin is not None:  # a lazy clone may count on what its origin has
-            missing = {name for name in missing if not repository.catalog.locate(name)}
-        if missing:
-            raise StoreUnavailable(f"{len(missing)} chunks were collected while this ran; run it again")
+    if not condemned:
+        return
+    repository.catalog.forget_frames(condemned)
+    chunks = chunks_of(repository, entry, links, set())
+    try:
+        while some := list(islice(chunks, _ASKED_CHUNKS)):
+            missing = set(some) - repository.catalog.known(some)
+            if repository.opened.origin is not None:  # a lazy clone may count on what its origin has
+                missing = {name for name in missing if not repository.catalog.locate(name)}
+            if missing:
+                raise StoreUnavailable("chunks were collected while this ran: run it again")
+    except ChunkNotFound:  # of a tree
+        raise StoreUnavailable("chunks were collected while this ran: run it again") from None

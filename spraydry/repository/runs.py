@@ -14,9 +14,9 @@ _SMALL_BYTES = 4 << 20
 _MANY = 8
 
 
-def merge_runs(repository: Repository) -> int:
-    """Merge the small runs of a store when there are many, the smallest first, into such that are not small; the number
-    of runs that were merged.
+def merge_runs(repository: Repository, many: int = _MANY) -> int:
+    """Merge the small runs of a store when there are `many`, the smallest first, into such that are not small; the
+    number of runs that were merged.
 
     Only those the catalog has taken in: the merged run counts as taken. What cannot be merged now, because another
     process is doing it, a run is damaged or there is no room, is left to the next time.
@@ -28,7 +28,7 @@ def merge_runs(repository: Repository) -> int:
         if stored.size < _SMALL_BYTES and stored.name in taken
     )
     spread = repository.opened.spread  # each of its stores has runs of its own: what is merged falls apart again
-    if len(small) < _MANY * (len(spread.members) if spread else 1):
+    if len(small) < many * (len(spread.members) if spread else 1):
         return 0
     merged, group, held = 0, [], 0
     for size, name in small:

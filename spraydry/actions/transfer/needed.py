@@ -55,11 +55,11 @@ class Reader:
 
 
 def needed(
-    reader: Reader, record: VersionRecord, base: VersionRecord | None, first: Callable[[bytes], bool]
+    reader: Reader, record: VersionRecord, base: VersionRecord | None, first: Callable[[Subtree], bool]
 ) -> Iterator[Needed]:
     """The chunks of a version but for those that stand at the same place in `base`; some come more than once.
 
-    `first` says whether a subtree, by its digest, was not met before: others are passed over. Raises ChunkNotFound,
+    `first` says whether a subtree was not met before: others are passed over. Raises ChunkNotFound,
     ChunkCorrupt, CorruptData where a tree or a list cannot be read.
     """
     if record.links is not None and (base is None or record.links != base.links):
@@ -87,7 +87,7 @@ def needed(
         if other is not None and (other.kind, other.size, other.content) == (entry.kind, entry.size, content):
             continue
         if isinstance(content, Subtree):
-            if first(content.digest):
+            if first(content):
                 below = other.content if other is not None else None
                 before = Tree(below, reader.page) if isinstance(below, Subtree) else None
                 stack.append(differing(before, Tree(content, page)))

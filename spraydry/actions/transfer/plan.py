@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple, cast
 
 from spraydry.actions.transfer.needed import Needed
+from spraydry.format.entry import Subtree
 from spraydry.format.frame import DEFAULT_LEVEL
 from spraydry.repository.repository import Repository
 from spraydry.stores.database.scratch import scratch
@@ -17,7 +18,7 @@ WHOLE_SHARE = 0.91
 _BATCH = 2048
 _CACHE_BYTES = 32 << 20
 _SCHEMA = """
-CREATE TABLE subtree(digest BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE subtree(claim BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE asked(digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE frame(id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, plain INTEGER NOT NULL, stored INTEGER NOT NULL,
     level INTEGER NOT NULL, needed INTEGER NOT NULL, item INTEGER NOT NULL, whole INTEGER NOT NULL);
@@ -56,9 +57,10 @@ class Plan:
         self._database = scratch(_CACHE_BYTES)
         self._database.execute(_SCHEMA)
 
-    def first(self, subtree: bytes) -> bool:
-        """Whether a subtree was not met before."""
-        self._database.execute("INSERT OR IGNORE INTO subtree VALUES(?)", (subtree,))
+    def first(self, subtree: Subtree) -> bool:
+        """Whether a subtree was not met before: one of other totals is another, which must not be."""
+        key = subtree.digest + repr(subtree.totals).encode()
+        self._database.execute("INSERT OR IGNORE INTO subtree VALUES(?)", (key,))
         return self._database.changes() == 1
 
     def assume(self, chunks: Iterable[Needed]) -> None:

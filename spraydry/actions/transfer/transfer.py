@@ -16,7 +16,7 @@ from spraydry.actions.transfer.choose import Choice, Item, choose, content_name,
 from spraydry.actions.transfer.needed import Reader, needed
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
-from spraydry.errors import ChunkNotFound, StoreUnavailable, VersionExists, VersionNotFound
+from spraydry.errors import ChunkNotFound, CorruptData, SprayDryError, StoreUnavailable, VersionExists, VersionNotFound
 from spraydry.format.entry import Content
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.repository.bundles import check_whole
@@ -29,6 +29,9 @@ from spraydry.stores.database.scratch import scratch_errors
 
 _TRIES = 5
 _TOLD = 5
+# Merging index runs moves them there and back. With the usual few, every eighth push of a small version moved three
+# times what the version takes; the target's own ingests, and gc, merge sooner.
+_MANY_RUNS = 200
 
 
 @dataclass
@@ -91,7 +94,7 @@ def transfer(
                     raise
                 target.refresh()  # what was counted on was collected meanwhile, and is sent again
     if done.versions and not dry_run:
-        merge_runs(target)
+        merge_runs(target, _MANY_RUNS)
         target.store.flush()
     return done
 
@@ -168,12 +171,20 @@ def copy(
         stack.callback(plan.close)
         for version in assumed:
             plan.assume(needed(reader, version.record, None, plan.first))
+        broken: SprayDryError | None = None
         with _prerequisites(source, target):
             for number, (name, record, base) in enumerate(wanted):
                 if record is not None:
                     report(Done(f"looking at {name}"))
                     chunks = needed(reader, record, base, plan.first)
-                    plan.add(number, chunks if contents else (chunk for chunk in chunks if not chunk.content))
+                    try:
+                        plan.add(number, chunks if contents else (chunk for chunk in chunks if not chunk.content))
+                    except (CorruptData, ChunkNotFound) as error:
+                        if source.opened.bundle is not None or dry_run:
+                            raise
+                        # Those before it are copied all the same. Those behind it may count on what it would bring.
+                        wanted, broken = wanted[:number], _of(name, error)
+                        break
             if source.opened.bundle is not None and plan.nowhere:
                 raise ChunkNotFound(f"{plan.nowhere} chunks are in no frame of {source.url}")
         totals = plan.settle()
@@ -192,14 +203,23 @@ def copy(
             report(Done(f"copying {wanted[number].name}", 0, sent, None, totals.bytes))
 
         sender = Sender(source, target, plan, writer, count)
-        for number, (_, record, _) in enumerate(wanted):
+        for number, (name, record, _) in enumerate(wanted):
             if record is not None:
-                sender.send(number)
+                try:
+                    sender.send(number)
+                except (CorruptData, ChunkNotFound) as error:
+                    raise _of(name, error) from None
                 written = writer.finish()
                 done.frames = before.frames + written.frames
                 done.chunks = before.chunks + written.chunks
                 done.sent_bytes = before.sent_bytes + written.stored_bytes
             yield number
+        if broken is not None:
+            raise broken
+
+
+def _of(name: str, error: SprayDryError) -> SprayDryError:
+    return type(error)(f"{name} cannot be copied (what is older was): {error}")
 
 
 @contextmanager
