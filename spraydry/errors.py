@@ -109,6 +109,10 @@ class ValueNotFound(StoreError):
     errno = _errno.ENOENT
 
 
+class CollectedThere(ValueNotFound):
+    """What a lazy clone lacks is not at its origin any more."""
+
+
 class NotListed(StoreError):
     """A store cannot list what lies in a namespace, though it can be read by name."""
 

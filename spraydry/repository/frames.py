@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from spraydry.errors import DictionaryMissing, ValueNotFound
+from spraydry.errors import CollectedThere, DictionaryMissing, ValueNotFound
 from spraydry.format import frame as frames
 from spraydry.format.digest import Buffer, digest
 from spraydry.format.run import FrameInfo, Row
@@ -25,6 +25,8 @@ class Frames:
     def _stored_frame(self, name: bytes) -> bytes:
         try:
             return self.store.get("frames", name.hex())
+        except CollectedThere:
+            raise
         except ValueNotFound:
             raise ValueNotFound(f"frame {name.hex()} is gone") from None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from spraydry.errors import CorruptData, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
+from spraydry.errors import CollectedThere, CorruptData, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format.digest import digest
 from spraydry.stores.base import Store, Traits, check_range, cut
 from spraydry.stores.over.passing import Passing
@@ -48,7 +48,7 @@ class Lazy(Passing):
                 raise
         value = dict(self._fetch(namespace, [name]))[name]
         if value is None:
-            raise ValueNotFound(
+            raise CollectedThere(
                 f"{namespace}/{name} is neither here nor at {self.origin} any more: it was collected there"
                 " (`spraydry pull --lazy` learns what took its place)"
             )
