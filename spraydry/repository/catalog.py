@@ -160,6 +160,23 @@ class Catalog:
         """The id of the frame that was taken in last; 0 if there is none."""
         return int(self.database.rows("SELECT coalesce(max(id), 0) FROM frame")[0][0])
 
+    def info(self, name: bytes) -> FrameInfo | None:
+        """What is known of a frame; None if it is not indexed."""
+        rows = self._rows(f"SELECT {_INFO} FROM frame WHERE name = ?", (name,), *_INFO_TYPES)
+        return FrameInfo(*rows[0]) if rows else None
+
+    def chunks_in(self, names: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The chunks that lie in some of these frames, as (chunk, frame). Reads all rows for each hundred frames."""
+        for at in range(0, len(names), 100):
+            part = names[at : at + 100]
+            wanted = ", ".join("?" * len(part))
+            for level in range(_LEVELS):
+                sql = (
+                    f"SELECT chunk.digest, frame.name FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
+                )
+                where = f" WHERE chunk.frame IN (SELECT id FROM frame WHERE name IN ({wanted}))"
+                yield from ((chunk, frame) for chunk, frame in self._rows(sql + where, part, bytes, bytes))
+
     def has_frame(self, name: bytes) -> bool:
         """Whether a frame of that name is indexed."""
         return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ?", (name,)))

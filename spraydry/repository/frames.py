@@ -40,6 +40,10 @@ class Frames:
         ]
         return frame_info(name, head, len(stored)), rows, plain
 
+    def lend_dictionary(self, dictionary: frames.Dictionary) -> None:
+        """Decode frames with a dictionary from now on, whether the store has it or not."""
+        self._dictionaries[dictionary.digest] = dictionary
+
     def dictionary(self, name: bytes) -> frames.Dictionary:
         """A dictionary by its digest. Raises DictionaryMissing."""
         if name not in self._dictionaries:

@@ -36,13 +36,19 @@ def settle(configuration: Configuration, catalog: Catalog, store: Store, folder:
         return place < len(there) and there[place] == front
 
     catalog.distrust(info.name for _, info in catalog.frames() if not is_there(info.name))
+    forget_unchanged(folder)
+    if not store.silent:
+        catalog.remember("lost", configuration.lost.to_bytes(8, "big"))
+
+
+def forget_unchanged(folder: str) -> None:
+    """Forget which files were found unchanged, whose list lies in `folder`: the next ingest reads all, and stores again
+    what was lost."""
     for path in glob.glob(os.path.join(glob.escape(folder), "scan-*")):
         try:
             os.unlink(path)
         except OSError:
             pass  # it was not there, or the next ingest says what is wrong
-    if not store.silent:
-        catalog.remember("lost", configuration.lost.to_bytes(8, "big"))
 
 
 def _is_frame(name: str) -> bool:

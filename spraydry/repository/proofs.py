@@ -88,6 +88,10 @@ class ProofTable:
         if self._there:
             yield from self._by_id(_UNSOUND)
 
+    def failed(self, name: bytes) -> bool:
+        """Whether a frame was found damaged when it was last looked at."""
+        return self._there and bool(self._database.rows(f"{_UNSOUND} AND frame.name = ?", (name,)))
+
     def damaged_before(self, began_s: int) -> int:
         """How many were found damaged, and not looked at by the run that began then."""
         sql = f"SELECT count(*) FROM ({_UNSOUND} AND looked_s <> ?)"

@@ -77,6 +77,10 @@ class Theatre:
             return Part(entry, None)
         if entry.kind != DIRECTORY:
             return Part(msgspec.structs.replace(entry, group=None), None)
+        return self.counted(entry)
+
+    def counted(self, entry: Entry) -> Part:
+        """A tree with the hardlink groups that are in it, whatever list it had."""
         with scratch_errors(), closing(Survivors(None, (), lambda: self._walks([(b"", entry)]))) as inside:
             return Part(self._alone(entry, inside.singles()), encode_links(inside.groups(), self._pages.put))
 

@@ -32,8 +32,14 @@ KINDS = {
     stat.S_IFBLK: BLOCK,
 }
 
-# Not carried over: what another file system's own machinery keeps there.
-_NOT_KEPT = ("system.nfs4_acl", "system.cifs_acl", "user.spraydry.digest", "user.spraydry.version")
+# Not carried over: what another file system's own machinery keeps there, and what spraydry says of a version.
+_NOT_KEPT = (
+    "system.nfs4_acl",
+    "system.cifs_acl",
+    "user.spraydry.digest",
+    "user.spraydry.version",
+    "user.spraydry.lacks",
+)
 _NO_XATTRS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.EPERM, errno.EACCES}
 
 if hasattr(os, "listxattr"):

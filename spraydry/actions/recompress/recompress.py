@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-import spraydry
+from spraydry.actions.condemn import condemn
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.actions.recompress.groups import Examined, Goal, Group, Outcome, encode_anew, groups, rows_of
 from spraydry.errors import SprayDryError, UsageError
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import decode_run, encode_run
-from spraydry.format.version import AnyRecord, CondemnRecord
 from spraydry.parallel import ordered_map
-from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import replace_runs
 
@@ -172,24 +170,9 @@ def _replace(repository: Repository, state: _State, worth: list[Outcome]) -> lis
             repository.store.put("index", name, run)
             repository.catalog.add_run(name, infos, rows, verified=True)
     old = [info.name for outcome in worth for info in outcome.old]
-    _condemn(repository, old)
+    condemn(repository, old, "recompress")
     _remove(repository, state, old)
     return worth
-
-
-def _condemn(repository: Repository, names: list[bytes]) -> None:
-    if not names:
-        return
-
-    def make(previous: bytes, now_ns: int) -> AnyRecord:
-        made_by = f"spraydry {spraydry.__version__} recompress"
-        return CondemnRecord(
-            format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=made_by, frames=tuple(sorted(names))
-        )
-
-    with repository.batch():
-        repository.log.append(make)
-        repository.remember_head()
 
 
 def _remove(repository: Repository, state: _State, names: list[bytes]) -> None:
@@ -211,7 +194,7 @@ def _recover(repository: Repository, state: _State) -> int:
             gone.append(name)
     if gone or state.replaced:
         state.dirty = True
-        _condemn(repository, [name for name in gone if name not in condemned])
+        condemn(repository, [name for name in gone if name not in condemned], "recompress")
         _remove(repository, state, gone)
     return len(gone)
 

@@ -43,6 +43,10 @@ class Sound:
         """A directory, for reading."""
         return Tree(subtree, self.page)
 
+    def forget_pages(self) -> None:
+        """Look again for tree pages that could not be had: they may be there now."""
+        self._lost_pages.clear()
+
     def lost_page(self, name: bytes) -> str | None:
         """Why a tree page cannot be had; None if it can. Raises StoreUnavailable where it might be later."""
         if name in self._lost_pages:

@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, chain, groupby, islice
 from operator import itemgetter
 
-from spraydry.errors import CorruptData, NotListed, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
+from spraydry.errors import (
+    CorruptData,
+    DictionaryMissing,
+    NotListed,
+    SprayDryError,
+    StoreError,
+    StoreUnavailable,
+    ValueNotFound,
+)
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import decode_run
@@ -31,7 +39,8 @@ class CheckedFrame:
     """One frame that was looked at; `reason` is None where it is as it should be, and `whole` names the chunks which
     can be had from it all the same. `bad_copies` names the stores whose copy is damaged, where another one's is sound.
     `indexed`: the catalog knows it (a killed writer leaves frames that no index names); `unindexed` counts its chunks
-    that the catalog does not know to be in it (a rebuilt catalog does)."""
+    that the catalog does not know to be in it (a rebuilt catalog does). `foreign`: its bytes are those it was named by,
+    but not what this program reads: another one may."""
 
     name: bytes
     stored_bytes: int
@@ -42,6 +51,7 @@ class CheckedFrame:
     reason: str | None
     bad_copies: tuple[str, ...] = ()
     whole: frozenset[bytes] = frozenset()
+    foreign: bool = False
 
 
 def listed_frames(repository: Repository) -> Iterator[tuple[str, list[Member]]] | None:
@@ -161,7 +171,8 @@ def _check_frame(repository: Repository, name: bytes, stored: bytes) -> CheckedF
     try:
         head, plain = frames.decode(stored, repository.dictionary)
     except SprayDryError as error:
-        return CheckedFrame(name, len(stored), 0, 0, 0, True, str(error))
+        foreign = not isinstance(error, DictionaryMissing)
+        return CheckedFrame(name, len(stored), 0, 0, 0, True, str(error), foreign=foreign)
     view = memoryview(plain)
     unindexed, indexed = 0, repository.catalog.has_frame(name)
     for at, length in zip(accumulate(head.lengths, initial=0), head.lengths, strict=False):

@@ -24,11 +24,12 @@ _MOST_DAMAGED = 1000
 @dataclass(frozen=True)
 class Sample:
     """How much to look at, at least one frame: a `fraction` (above 0, to 1) of the stored bytes, so many `bytes`, or
-    for `seconds`."""
+    for `seconds`. With `known_damaged` only what was found damaged the last time, all of it."""
 
     fraction: float | None = None
     bytes: int | None = None
     seconds: float | None = None
+    known_damaged: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Sample:
@@ -62,9 +63,11 @@ def sampled(repository: Repository, sample: Sample, began_s: int, stored_bytes: 
     deadline_s = time.monotonic() + sample.seconds if sample.seconds is not None else None
     budget, spent = sample.budget_bytes(stored_bytes), 0
     for number, due in enumerate(repository.catalog.proofs.damaged()):
-        if number == _MOST_DAMAGED:
+        if number == _MOST_DAMAGED and not sample.known_damaged:
             break
         yield due
+    if sample.known_damaged:
+        return
     proofs = repository.catalog.proofs
     following = proofs.due(began_s) if proofs.kept else _from_anywhere(repository, began_s)
     for number, due in enumerate(following):

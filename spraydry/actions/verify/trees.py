@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from spraydry.actions.verify.chunks import Sound
@@ -67,6 +67,14 @@ class TreeChecker:
         wrong += self._tree(record.entry) if isinstance(record.entry.content, Subtree) else []
         wrong += self._entries([record.entry])
         return [Damage(str(version), path, reason) for path, reason in sorted(wrong)]
+
+    def is_sound(self, subtree: bytes) -> bool:
+        """Whether the tree of that digest was looked at, and nothing is wrong in it."""
+        return subtree in self._seen
+
+    def of_entries(self, entries: Sequence[Entry]) -> dict[bytes, str]:
+        """What is wrong with the contents and attributes of entries themselves, by their names."""
+        return dict(reversed(self._entries(list(entries))))
 
     def _links(self, name: bytes | None) -> list[str]:
         try:

@@ -21,6 +21,8 @@ from spraydry.actions.verify.frames import (
 from spraydry.actions.verify.sample import Sample, sampled
 from spraydry.actions.verify.trees import Damage, TreeChecker
 from spraydry.errors import StoreError
+from spraydry.repository.local import cache_folder
+from spraydry.repository.losses import forget_unchanged
 from spraydry.repository.proofs import Proofs
 from spraydry.repository.repository import Repository
 from spraydry.stores.over.member import Member
@@ -38,11 +40,12 @@ class Verified:
     `unindexed` chunks lie in sound frames the catalog does not name for them: a rebuild helps.
     `bad_copies` says of stores, by name, how many of their copies are damaged where another store's is sound: `heal`
     with `every_copy` replaces them. `silent` stores did not answer, and were not looked at. `unreferenced` frames are
-    named by no index: an interrupted writer left them, and nothing needs them. Not `listed`: the store cannot list its
-    frames, so that those were checked which the catalog knows, and no others looked for. `proofs` says how many frames
-    are proved since when, this run included, where that is `remembered`; `known_damaged` of them were found damaged by
-    another run, and not looked at by this one. Of a lazy clone, `at_origin` counts the frames that were never
-    fetched; files of several chunks are not hashed then."""
+    named by no index: an interrupted writer left them, and nothing needs them. Frames that were condemned are passed
+    by. `foreign` damaged frames are as they were written, but not by a program as this one. Not `listed`: the store
+    cannot list its frames, so that those were checked which the catalog knows, and no others looked for. `proofs` says
+    how many frames are proved since when, this run included, where that is `remembered`; `known_damaged` of them were
+    found damaged by another run, and not looked at by this one. Of a lazy clone, `at_origin` counts the frames that
+    were never fetched; files of several chunks are not hashed then."""
 
     sample: bool
     listed: bool = True
@@ -56,6 +59,7 @@ class Verified:
     known_damaged: int = 0
     at_origin: int = 0
     damaged_frames: list[DamagedFrame] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
     bad_copies: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
@@ -108,7 +112,7 @@ def look_at_frames(
     """Read frames, count them in `result`, and remember what they were like; the damaged ones, and those that are gone,
     each with the chunks that can be had from it all the same."""
     stored_bytes = sum(usage.stored for usage in repository.catalog.usage())
-    names = listed_frames(repository)
+    names = _standing(repository)
     result.listed = names is not None
     absence = Absence(repository)
     held: Iterable[tuple[str, list[Member]]] = known_frames(repository) if names is None else absence.passing(names)
@@ -125,6 +129,7 @@ def look_at_frames(
         if checked.reason is not None:
             bad[checked.name] = checked.whole
             result.damaged_frames.append(DamagedFrame(checked.name.hex(), checked.reason))
+            result.foreign += [checked.name.hex()] if checked.foreign else []
         report(Done("reading frames", 0, result.stored_bytes, None, stored_bytes or None))
     if repository.opened.origin is not None:
         # What a lazy clone never had is not missing; what it counts on is.
@@ -132,17 +137,25 @@ def look_at_frames(
         absence.missing = [name for name in absence.missing if repository.catalog.trusts(name)]
         result.at_origin -= len(absence.missing)
     for name in absence.missing:
-        # What nothing is deduplicated against is no damage by itself: what needs it says so.
-        if name not in bad and repository.catalog.trusts(name):
+        # What nothing was deduplicated against is no damage by itself: what needs it says so.
+        if name not in bad and (repository.catalog.trusts(name) or repository.catalog.proofs.failed(name)):
             result.damaged_frames.append(DamagedFrame(name.hex(), "it is gone"))
+            notes.write([(name, False)])
         bad[name] = frozenset()
-    notes.write(dict.fromkeys(absence.missing, False).items())
-    if not repository.read_only:
+    if bad and not repository.read_only:
         try:
             repository.catalog.distrust(bad)
         except StoreError:
             pass  # no room: then the next one that can says it
+        forget_unchanged(cache_folder(repository.config.repository))
     return bad
+
+
+def _standing(repository: Repository) -> Iterator[tuple[str, list[Member]]] | None:
+    """The frames that the store lists, without those that were condemned; None where it cannot list them."""
+    condemned = {name.hex() for name in repository.log.condemned_since(0)}
+    names = listed_frames(repository)
+    return None if names is None else (one for one in names if one[0] not in condemned)
 
 
 def _count(result: Verified, checked: CheckedFrame) -> None:

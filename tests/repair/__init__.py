@@ -1,0 +1,1 @@
+"""Tests of what is lost and had again, or told."""
