@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from spraydry.actions.condemn import condemn
 from spraydry.actions.recompress import groups, recompress
 from spraydry.actions.train import train
 from spraydry.errors import SprayDryError, UsageError
@@ -443,7 +444,7 @@ def test_killed_at_random_moments(built: Built, tmp_path: Path, small_batches: N
 def test_condemned_frames_are_removed_only_when_their_chunks_live(small: Repository, built: Built) -> None:
     """A condemned frame whose chunks are nowhere else stays for who condemned it."""
     _, victim = next(small.catalog.frames())
-    replacing._condemn(small, [victim.name])
+    condemn(small, [victim.name], "test")
     assert isinstance(small.log.records[-1], CondemnRecord)
     assert recompress(small).recovered == 0
     assert size_of(small.store, "frames", victim.name.hex()) == victim.stored

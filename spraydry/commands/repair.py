@@ -24,15 +24,18 @@ def repair(
 
     Reads every frame, as `verify` does, and shows what can be mended; with --write
     it is done. What is lost is had, in this order, from the other stores of the
-    repository, from what damaged frames still give, from other repositories (--from),
-    and from the original files (--source), found by their digests alone. A root of
-    which something is lost after that gets a new version without exactly those files:
-    it is marked incomplete, and its attribute user.spraydry.lacks names them. Older
-    versions stay as they are.
+    repository, from what damaged frames still give, from other repositories
+    (--from), and from original files (--source), found by their digests alone. A
+    root of which something stays lost gets a new version without exactly those
+    files: it is marked incomplete, and its attribute user.spraydry.lacks names
+    them. Older versions stay as they are.
 
-    Nothing is deleted: damaged frames that nothing needs any more are condemned, for
-    `spraydry gc` to delete. It can be interrupted at any time, and run again. Exit
-    code 6: something is lost, or was not understood.
+    Nothing is deleted: damaged frames that nothing needs any more are condemned,
+    for `spraydry gc` to delete. It can be interrupted at any time, and run again.
+    Exit code 6: something stays lost, or was not understood.
+
+    A folder of which the names are lost is in no original file: `spraydry ingest`
+    of the original folder mends that, too, where nothing in it has changed.
 
     For example:
         spraydry repair                              # what could be done
