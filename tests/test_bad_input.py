@@ -81,6 +81,12 @@ def test_addresses_that_are_none(filled: str, spray: Run, address: str) -> None:
     failed(spray("ls", address), 2)
 
 
+def test_a_path_where_a_root_belongs(filled: str, spray: Run) -> None:
+    failed(spray("ls", "photos/2024/a.jpg"), 2, "photos:2024/a.jpg")
+    failed(spray("stat", "photos@v1/2024"), 2, "photos@v1:2024")
+    assert spray("ls", "photos:nothing")[2] == "spraydry: photos@v2 holds no 'nothing'\n"
+
+
 def test_rm(filled: str, spray: Run) -> None:
     failed(spray("rm", "photos"), 2, "photos@VERSION", "--keep-last", "--all")
     failed(spray("rm", "photos:2024"), 2)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def log(root: str | None = None, /, *, removed: bool = False, json: bool = False) -> None:
-    """Show the versions of a root, oldest first: when, how large, and what each one added.
+    """Show the versions of a root, oldest first, and what each one added.
 
     `new` are the plain bytes a version added that were nowhere before, `stored`
     what they took once compressed. Second names of a version stand at the end.

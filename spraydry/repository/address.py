@@ -48,6 +48,9 @@ def parse(text: str) -> Address:
     root, at, version = front.partition("@")
     if not root or (at and not version):
         raise UsageError(f"{text!r} names nothing: write ROOT, ROOT@VERSION or ROOT@VERSION:PATH")
+    if "/" in front:
+        before, _, after = front.partition("/")
+        raise UsageError(f"{text!r} names nothing: a path follows a colon, such as {before}:{after}")
     parts = [part for part in os.fsencode(path).split(b"/") if part not in (b"", b".")] if colon else []
     if b".." in parts:
         raise UsageError(f"{text!r}: a path in a version has no '..'")
@@ -62,7 +65,7 @@ def resolve(repository: Repository, address: Address | str) -> Found:
     entry, number = version.record.entry, 0
     done: list[bytes] = []
     for part in address.path.split(b"/") if address.path else []:
-        here = f"{version}:{os.fsdecode(b'/'.join(done))}"
+        here = f"{version}:{os.fsdecode(b'/'.join(done))}" if done else str(version)
         if not isinstance(entry.content, Subtree):
             raise PathNotFound(f"{here} is not a directory")
         tree = repository.tree(entry.content)
