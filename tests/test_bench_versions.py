@@ -36,6 +36,21 @@ def test_diff(tmp_path: Path) -> None:
     assert not (tmp_path / "work" / "run").exists()
 
 
+def test_push(tmp_path: Path) -> None:
+    corpus = tmp_path / "work" / "corpora" / "scale-0.0001" / "src-versions"
+    for number, release in enumerate(("4.2", "4.10", "5.0")):
+        folder = corpus / "v1" / release
+        folder.mkdir(parents=True)
+        for file in range(20):
+            (folder / f"{file}.py").write_text(f"text of {file} {number if file < 5 else 0}\n" * 50)
+    (corpus / "complete").touch()
+    ran = run(tmp_path / "work", "--phases", "push", "--json", str(tmp_path / "result.json"))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    last, each, back, time = json.loads((tmp_path / "result.json").read_text())["phases"]["push"]["rows"]
+    assert last["samples"] == each["samples"][-1:] and len(each["samples"]) == len(back["samples"]) == 3
+    assert min(each["samples"]) > 0 and min(time["samples"]) > 0
+
+
 def test_a_goal_is_judged_by_the_median() -> None:
     row = Row("took", [90, 99, 500], "ms", "below 100 ms", 100)
     judged = row.verdict()

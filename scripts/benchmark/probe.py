@@ -9,6 +9,7 @@
     read URL PLAN COLD            values and look-ups, as PLAN (JSON) says; with COLD = 1 the caches are dropped before
     put URL ROOT PATH...          make a version for each path, with a few bytes there
     diff URL A B                  compare two versions, twice
+    push URL TARGET VERSION...    copy versions to another repository, each alone
     destroy URL                   remove the store
 """
 
@@ -265,6 +266,31 @@ def diff_versions(url: str, addresses: list[str]) -> dict[str, float]:
     return told
 
 
+def push(url: str, target: str, versions: list[str]) -> dict[str, float]:
+    """The bytes that went there and came from there for each version (`up_v3`), the time, and what it takes in frames
+    where it was made."""
+    from spraydry.actions.transfer import transfer
+    from spraydry.repository.repository import Repository
+
+    told: dict[str, float] = {}
+    with Repository.open(url) as source:
+        for version in versions:
+            with Repository.open(target, create=True, metered=True) as other:
+                meter = other.opened.meter
+                assert meter is not None
+                before = meter.report()
+                began = clock()
+                transfer(source, other, [version])
+                name = version.partition("@")[2]
+                told[f"s_{name}"] = clock() - began
+                told[f"up_{name}"] = sum(one.up_bytes for one in meter.report()) - sum(one.up_bytes for one in before)
+                told[f"down_{name}"] = sum(one.down_bytes for one in meter.report()) - sum(
+                    one.down_bytes for one in before
+                )
+                told[f"stored_{name}"] = source.resolve(version).version.record.stored_bytes
+    return told
+
+
 def destroy(url: str) -> dict[str, float]:
     from spraydry.errors import StoreNotFound
     from spraydry.stores.base import open_store
@@ -295,6 +321,8 @@ if __name__ == "__main__":
         answer = read_values(url, json.loads(arguments[0]), arguments[1] == "1")
     elif kind == "put":
         answer = put(url, arguments[0], arguments[1:])
+    elif kind == "push":
+        answer = push(url, arguments[0], arguments[1:])
     elif kind == "diff":
         answer = diff_versions(url, arguments)
     else:
