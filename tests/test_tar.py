@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from spraydry.actions.ingest import ingest_tar
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import command, needs, needs_root, taken, version_of
 from tests.versions import make_version, plain_entry
@@ -86,19 +89,51 @@ def test_a_stream_into_ingest_gives_the_same_tree(repository: Repository, reposi
 
 @needs("tar", "rsync")
 @needs_root
-def test_gnu_tar_unpacks_the_same_tree(repository: Repository, awkward: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [["--xattrs", "--xattrs-include=*"], ["--acls", "--xattrs", "--xattrs-include=*"]])
+def test_gnu_tar_unpacks_the_same_tree(
+    repository: Repository, awkward: Path, tmp_path: Path, options: list[str]
+) -> None:
     taken(repository, awkward)
     out = tmp_path / "out"
     out.mkdir()
     done = command("tar", "r", "--repo", repository.url)
     assert (done.returncode, done.stderr) == (0, b"")
-    subprocess.run(
-        ["tar", "-xp", "--xattrs", "--xattrs-include=*", "-C", out], input=done.stdout, check=True, capture_output=True
-    )
+    subprocess.run(["tar", "-xp", *options, "-C", out], input=done.stdout, check=True, capture_output=True)
     same = ["rsync", "-rlptgoDHXAnci", "--delete", "--modify-window=-1", f"{awkward}/", f"{out}/"]
     assert subprocess.run(same, capture_output=True, check=True).stdout == b""
     for name in ("sparse", "hole"):
         assert (out / name).stat().st_blocks < 1000, "its holes were written as zeros"
+
+
+@needs("tar")
+@needs_root
+@pytest.mark.parametrize("options", [["--acls"], ["--acls", "--xattrs"]])
+def test_acls_that_gnu_tar_wrote(repository: Repository, awkward: Path, options: list[str]) -> None:
+    first = version_of(taken(repository, awkward)).record.entry
+    packed = subprocess.run(
+        ["tar", "-c", "--format=posix", *options, "-C", awkward, "."], capture_output=True, check=True
+    ).stdout
+    done = command("ingest", "-", "--root", "again", "--repo", repository.url, input=packed)
+    assert (done.returncode, done.stderr) == (0, b"")
+    repository.refresh()
+    for name in ("..x", "empty", "x"):
+        acls = [
+            [pair for pair in repository.resolve(f"{root}:{name}").entry.xattrs if b"posix_acl" in bytes(pair[0])]
+            for root in ("r", "again")
+        ]
+        assert acls[0] == acls[1] and bool(acls[0]) == (name != "x")
+    assert first.mode == repository.resolve("again").entry.mode
+
+
+def test_an_acl_of_nobody_here(repository: Repository) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("f")
+        info.pax_headers = {"SCHILY.acl.access": "user::rwx\nuser:no-such-user:rwx\ngroup::r-x\nother::r-x\n"}
+        archive.addfile(info)
+    done = ingest_tar(repository, io.BytesIO(out.getvalue()), root="r")
+    assert done.problems == [(b"f", "its ACL names user 'no-such-user', whom nobody knows here; it was left out")]
+    assert repository.resolve("r:f").entry.xattrs == ()
 
 
 def test_of_a_folder_a_file_and_what_is_left_out(repository: Repository, repository_path: str) -> None:

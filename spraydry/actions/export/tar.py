@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import tarfile
+from contextlib import suppress
 from typing import IO, cast
 
 from spraydry.actions.export.sparse import Sparse
 from spraydry.actions.export.target import Exported
 from spraydry.actions.progress import Done, Report, unheard
+from spraydry.errors import CorruptData
 from spraydry.format.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
+from spraydry.format.posix_acl import ACCESS, DEFAULT, acl_text
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 from spraydry.repository.xattrs import as_listed, xattrs_of
@@ -22,6 +25,8 @@ _TYPES = {
     CHARACTER: tarfile.CHRTYPE,
     BLOCK: tarfile.BLKTYPE,
 }
+# For `tar --acls`, which takes no notice of the attributes.
+_ACLS = {ACCESS: "SCHILY.acl.access", DEFAULT: "SCHILY.acl.default"}
 
 
 def write_tar(
@@ -70,6 +75,9 @@ def _add(
     info.pax_headers = {"mtime": _seconds(entry.mtime_s, entry.mtime_ns)}
     for key, value in as_listed(xattrs_of(entry, repository.read_chunk)):
         info.pax_headers[f"SCHILY.xattr.{os.fsdecode(key)}"] = os.fsdecode(value)
+        if key in _ACLS:
+            with suppress(CorruptData):  # whatever it is, it stands above
+                info.pax_headers[_ACLS[key]] = acl_text(value)
     if entry.kind == FILE:
         done.files += 1
         done.size += entry.size

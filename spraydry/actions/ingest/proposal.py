@@ -39,6 +39,24 @@ def names_of(users: Iterable[int], groups: Iterable[int]) -> tuple[Owners, Owner
     return _named(users, lambda uid: pwd.getpwuid(uid).pw_name), _named(groups, lambda gid: grp.getgrgid(gid).gr_name)
 
 
+def user_number(name: str) -> int:
+    """The number of a user of this machine. Raises KeyError."""
+    try:
+        import pwd
+    except ImportError:
+        raise KeyError(name) from None
+    return pwd.getpwnam(name).pw_uid
+
+
+def group_number(name: str) -> int:
+    """The number of a group of this machine. Raises KeyError."""
+    try:
+        import grp
+    except ImportError:
+        raise KeyError(name) from None
+    return grp.getgrnam(name).gr_gid
+
+
 def _named(numbers: Iterable[int], find: Callable[[int], str]) -> Owners:
     named = []
     for number in sorted(set(numbers)):
