@@ -81,8 +81,8 @@ def open_at(
             from spraydry.repository.members import open_members
 
             opened = open_members(bare, config, text, read_only)
-        if bare.location() is not None:
-            opened = _special(opened, url, read_only)
+        if opened.owner is not None and opened.owner.location() is not None:
+            opened = _special(opened, opened.owner, url, read_only)
     except BaseException:
         bare.close()
         raise
@@ -98,11 +98,9 @@ def open_at(
     return opened
 
 
-def _special(opened: Opened, url: str, read_only: bool) -> Opened:
+def _special(opened: Opened, owner: Store, url: str, read_only: bool) -> Opened:
     """A lazy clone over its origin, a bundle as what can only be read. They lie on this machine, so looking costs
     others nothing."""
-    owner = opened.owner
-    assert owner is not None
     names = {stored.name for stored in owner.list("config")}
     if "bundle" in names:
         from spraydry.repository.bundles import read_bundle

@@ -46,21 +46,21 @@ def test_there_and_back(remote: Remote, spraydry: Run, source: Path, tmp_path: P
 def test_a_remote_that_goes_away(remote: Remote, spraydry: Run, source: Path, tmp_path: Path) -> None:
     here, back, there = str(tmp_path / "here.sqlite"), str(tmp_path / "back.sqlite"), remote.place()
     spraydry("--repo", here, "ingest", source)
-    (source / "large2.bin").write_bytes(random.Random(7).randbytes(100 << 20))
+    (source / "large2.bin").write_bytes(random.Random(7).randbytes(40 << 20))
     spraydry("--repo", here, "ingest", source)
-    remote.network.after(100 << 20, Fault(cut_request=0))
+    remote.network.after(36 << 20, Fault(cut_request=0))
     _, _, err = spraydry("--repo", here, "push", there, code=7)
     assert err.startswith("spraydry: ") and err.count("\n") == 1
     remote.network.fault = None
     told = json.loads(spraydry("--repo", here, "push", there, "--json")[1])
-    assert told["existing"] == ["source@v1"] and told["sent_bytes"] < 60 << 20
+    assert told["existing"] == ["source@v1"] and told["sent_bytes"] < 40 << 20
     check(there, source)
-    remote.network.after(60 << 20, Fault(cut_answer=0))
+    remote.network.after(40 << 20, Fault(cut_answer=0))
     _, _, err = spraydry("--repo", back, "pull", there, code=7)
     assert err.startswith("spraydry: ") and err.count("\n") == 1
     remote.network.fault = None
     told = json.loads(spraydry("--repo", back, "pull", there, "--json")[1])
-    assert told["sent_bytes"] < 80 << 20
+    assert told["sent_bytes"] < 50 << 20
     check(back, source)
 
 
