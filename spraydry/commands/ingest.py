@@ -34,7 +34,7 @@ def ingest(
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
-    """Make a new version from directories, files or a tar stream.
+    """Make a new version from directories, files, roots or a tar stream.
 
     Only what changed costs anything: files whose inode, size and times are as they
     were are not even opened, and what is stored already, in whatever version or
@@ -49,12 +49,14 @@ def ingest(
         spraydry ingest ~/photos
         spraydry ingest ~/photos --as before-the-move --exclude '*.tmp'
         spraydry ingest /etc /usr/local/etc --root config
+        spraydry ingest ~/site root:models@v7:weights --root deployed
         ssh host tar c /srv | spraydry ingest - --root srv
 
     Parameters
     ----------
     sources
-        Directories and files, or - for a tar stream on standard input.
+        Directories and files; root:NAME[@VERSION][:PATH] for what the repository holds already, of which nothing is
+        read (a file that is called so is written ./root:...); or - for a tar stream on standard input.
     root
         Name of the root; by default that of the one directory.
     as_

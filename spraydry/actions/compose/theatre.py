@@ -59,6 +59,10 @@ class Theatre:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def keep(self, name: bytes, plain: bytes) -> None:
+        """Take a page of a tree that is to be operated on, and is in no frame yet."""
+        self._pages.put(name, plain)
+
     # -- operations
 
     def empty(self, like: Entry) -> Part:

@@ -12,12 +12,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from spraydry.actions.commit import commit
+from spraydry.actions.compose.surgery import folder_like
+from spraydry.actions.compose.theatre import Part, Theatre
 from spraydry.actions.ingest.attributes import entry_of
 from spraydry.actions.ingest.build import build
 from spraydry.actions.ingest.content import Hashed, Read, Reader
 from spraydry.actions.ingest.nodes import Nodes
 from spraydry.actions.ingest.processes import PROCESS_BYTES, Processes, read_all
 from spraydry.actions.ingest.proposal import propose
+from spraydry.actions.ingest.roots import Roots, told_apart
 from spraydry.actions.ingest.scan import Findings, Scanner, Source
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import PathNotFound, StoreError, StoreFull, UsageError
@@ -87,10 +90,11 @@ def ingest(
     dry_run: bool = False,
     progress: Report = unheard,
 ) -> Ingested:
-    """Make the newest version of a root from files and directories.
+    """Make the newest version of a root from files and directories, and from what the repository holds.
 
-    One directory becomes the root itself; several sources, or a file, stand in it under their base names. `root` is
-    named after the one directory by default; `name` is the version's (v1, v2, ... by default). `chunker` is a spec
+    One directory becomes the root itself; several sources, or a file, stand in it under their base names. A source
+    `root:NAME[@VERSION][:PATH]` is what that address names; nothing of it is read. `root` is named after the one
+    directory by default; `name` is the version's (v1, v2, ... by default). `chunker` is a spec
     string (default: the one of the root's newest version). `progress` is called from this thread, often.
 
     A tree that did not change makes no version. What cannot be read is left out and reported in the result. Raises
@@ -99,13 +103,15 @@ def ingest(
     """
     started = time.time_ns()
     clock = time.monotonic()
-    paths = [os.path.abspath(os.fsencode(source)) for source in sources]
-    if not paths:
+    paths, roots = told_apart(repository, sources)
+    if not sources:
         raise UsageError("nothing was named to be ingested")
     if level not in LEVELS:
         raise UsageError(f"zstd has no level {level} (write one from {LEVELS[0]} to {LEVELS[-1]})")
     if memory_bytes < MIN_MEMORY_BYTES:
         raise UsageError(f"an ingest needs at least {MIN_MEMORY_BYTES >> 20}M of memory")
+    if root is None and roots.sources:
+        raise UsageError("what the repository holds goes into a root that is named: write --root NAME")
     root = root_name(paths, root)
     if name is not None:
         check_new_name(name, "version")
@@ -117,8 +123,8 @@ def ingest(
     findings = Findings()
     _raise_descriptor_limit()
     with scratch_errors(), ExitStack() as stack:
-        opened, top = _sources(paths, stack)
         began_at = repository.log.head[0]
+        opened, top = _sources(paths, roots, stack)
         reader = Reader([source.fd for source in opened], parse_spec(spec))
         nodes = Nodes()
         stack.callback(nodes.close)
@@ -165,21 +171,25 @@ def ingest(
             read_files += len(reads)
             progress(Done("reading", read_files, read_bytes, nodes.work_files, nodes.work_bytes))
         progress(Done("making trees", read_files, read_bytes))
+        theatre = stack.enter_context(Theatre(repository)) if roots.sources else None
         built = build(
             nodes,
             {source.name: source.path for source in opened},
             opened[0].path if top is None else b"",
             cache,
             started - _CLOCK_NS,
-            lambda name, plain: writer.add(name, plain, TREE),
+            theatre.keep if theatre else lambda name, plain: writer.add(name, plain, TREE),
         )
+        if theatre is not None:
+            built = roots.laid(theatre, built)
+            theatre.store(writer, Part(built.entry, built.links))
         written = writer.finish()
         version: Version | None = None
         new = named = False
         if dry_run:
             new = newest is None or newest.record.entry != built.entry
         else:
-            proposal = propose(root, name, built, spec, findings, written)
+            proposal = roots.joined(propose(root, name, built, spec, findings, written))
             committed = commit(repository, proposal, began_at)
             version, new, named = committed.version, committed.new, committed.named
             cache.commit(version.made_in, repository.log.digests[version.made_in - 1])
@@ -190,9 +200,9 @@ def ingest(
             version=version,
             new=new,
             named=named,
-            files=nodes.files,
-            size=nodes.bytes,
-            unchanged_files=nodes.known_files,
+            files=nodes.files + roots.totals.files,
+            size=nodes.bytes + roots.totals.size,
+            unchanged_files=nodes.known_files + roots.totals.files,
             read_files=nodes.work_files,
             read_bytes=nodes.work_bytes,
             new_bytes=written.plain_bytes,
@@ -214,7 +224,7 @@ def root_name(paths: Sequence[bytes], root: str | None) -> str:
     return root
 
 
-def _sources(paths: Sequence[bytes], stack: ExitStack) -> tuple[list[Source], Entry | None]:
+def _sources(paths: Sequence[bytes], roots: Roots, stack: ExitStack) -> tuple[list[Source], Entry | None]:
     """The sources opened, in the order of their names; and the entry of the root, unless the only one is it."""
     sources: list[Source] = []
     statuses = []
@@ -227,7 +237,7 @@ def _sources(paths: Sequence[bytes], stack: ExitStack) -> tuple[list[Source], En
         except OSError as error:
             raise PathNotFound(f"{os.fsdecode(path)} cannot be ingested: {error.strerror}") from None
         stack.callback(os.close, fd)
-        if directory and len(paths) == 1:
+        if directory and len(paths) == 1 and not roots.sources:
             return [Source(path, path, b"", fd)], None
         name = os.path.basename(path)
         if not name:
@@ -236,6 +246,8 @@ def _sources(paths: Sequence[bytes], stack: ExitStack) -> tuple[list[Source], En
             raise UsageError(f"two sources are called {os.fsdecode(name)!r}: ingest the directory above them")
         sources.append(Source(path, path if directory else os.path.dirname(path), name, fd))
         statuses.append(status)
+    if not sources:
+        return [], folder_like(roots.sources[0][1].entry, b"")
     sources.sort(key=lambda source: source.name)
     newest = max(statuses, key=lambda status: status.st_mtime_ns)
     top = entry_of(b"", newest, 0, None, ())
