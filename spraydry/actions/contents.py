@@ -26,6 +26,7 @@ _SCHEMA = """
 CREATE TABLE span(scope INTEGER, root INTEGER, path BLOB, first INTEGER, last INTEGER, content BLOB, entry BLOB,
     PRIMARY KEY(scope, path, first)) WITHOUT ROWID;
 CREATE TABLE lead(content BLOB PRIMARY KEY, root INTEGER, path BLOB, first INTEGER, entry BLOB) WITHOUT ROWID;
+CREATE TABLE marked(content BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 _LEAD = """
 INSERT INTO lead SELECT content, root, path, first, entry FROM (
@@ -168,6 +169,15 @@ class Contents:
     def by_place(self) -> Iterator[Content]:
         """Each content once, by the first path that has it."""
         return self._contents("SELECT content, entry FROM lead ORDER BY root, path, first")
+
+    def mark(self, name: bytes) -> None:
+        """Say that `marked` is to tell of a content."""
+        with scratch_errors():
+            self._database.execute("INSERT INTO marked VALUES(?)", (name,))
+
+    def marked(self) -> Iterator[Content]:
+        """Each marked content once, by the first path that has it."""
+        return self._contents("SELECT content, entry FROM marked JOIN lead USING(content) ORDER BY root, path, first")
 
     def _contents(self, sql: str) -> Iterator[Content]:
         with scratch_errors():

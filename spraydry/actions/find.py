@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,9 @@ def condition(query: Query) -> Wanted:
 def expression(pattern: bytes, ignore_case: bool = False, flags: int = re.DOTALL) -> re.Pattern[bytes]:
     """A compiled regular expression. Raises UsageError with the place where it is wrong."""
     try:
-        return re.compile(pattern, flags | (re.IGNORECASE if ignore_case else 0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what may mean something else one day
+            return re.compile(pattern, flags | (re.IGNORECASE if ignore_case else 0))
     except re.error as error:
         raise UsageError(f"{os.fsdecode(pattern)!r} is no regular expression: {error}") from None
     except (RecursionError, OverflowError):

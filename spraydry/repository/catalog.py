@@ -52,6 +52,12 @@ _CLAIMED = [
     f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified = 0"
     for level in range(_LEVELS)
 ]
+_PLACES = [
+    "SELECT chunk.digest, frame.verified, frame.id, frame.name, chunk.offset, chunk.length"
+    f" FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
+    f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)})"
+    for level in range(_LEVELS)
+]
 _INFO = "name, class, codec, level, dictionary, plain, stored"
 _INFO_TYPES = (bytes, str, int, int, bytes | None, int, int)
 
@@ -89,6 +95,15 @@ class Catalog:
         """Where a chunk lies, the most trusted and newest place first; empty if nowhere."""
         return [Place(*row) for row in self._rows(_LOCATE, (digest,), bytes, int, int)]
 
+    def places(self, digests: Sequence[bytes]) -> dict[bytes, tuple[int, Place]]:
+        """Of each of `digests` that lies anywhere, the first place that `locate` gives, with the id of its frame: ids
+        rise in the order in which frames were taken in."""
+        found: dict[bytes, tuple[int, int, Place]] = {}
+        for digest, verified, number, *place in self._batched(_PLACES, digests, bytes, int, int, bytes, int, int):
+            if digest not in found or found[digest][:2] < (verified, number):
+                found[digest] = (verified, number, Place(*place))
+        return {digest: (number, place) for digest, (_, number, place) in found.items()}
+
     def known(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of `digests` that need not be stored again: some verified frame holds them."""
         return self._in_batches(_KNOWN, digests)
@@ -100,15 +115,19 @@ class Catalog:
         return self._in_batches(_CLAIMED, digests) if self._unverified else set()
 
     def _in_batches(self, queries: Sequence[str], digests: Sequence[bytes]) -> set[bytes]:
-        """The first column of the query of each level, asked for _BATCH digests at a time."""
-        found: set[bytes] = set()
+        """The first column of `_batched`."""
+        return {row[0] for row in self._batched(queries, digests, bytes)}
+
+    def _batched(
+        self, queries: Sequence[str], digests: Sequence[bytes], *types: type | UnionType
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of the query of each level, asked for _BATCH digests at a time."""
         filled = self._rows("SELECT level FROM level WHERE rows > 0 ORDER BY level DESC", (), int)
         for at in range(0, len(digests), _BATCH):
             part = list(digests[at : at + _BATCH])
             part += part[-1:] * (_BATCH - len(part))
             for (level,) in filled:
-                found.update(row[0] for row in self._rows(queries[level], part, bytes))
-        return found
+                yield from self._rows(queries[level], part, *types)
 
     def chunks_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
         """Up to `most` chunks with digests from `low` to `high`, sorted."""
