@@ -118,8 +118,9 @@ class Theatre:
             links = self._repository.links(lower.links)
             others = self._repository.links(upper.links)
             for group in in_both(left.groups(), others.groups()):
-                first = below(path, group.first)
-                renamed.add(group, first, lambda new: links.get(new) is not None or others.get(new) is not None)
+                renamed.add(group, below(path, group.first))
+            while renamed.members and (renamed.avoid(links.groups()) or renamed.avoid(others.groups())):
+                pass  # which is not likely to happen twice
             if renamed.members:
                 above_entry = self.surgery.edited(above_entry, self._regrouped(above_entry, renamed))
             entry = self.surgery.union(below_entry, above_entry, path)
