@@ -12,6 +12,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from spraydry.errors import SprayDryError
+from spraydry.format.entry import FILE
 from spraydry.mount.mounts import mounted_at
 from spraydry.repository.repository import Repository
 from tests.life.child import killed, run, told
@@ -195,6 +197,108 @@ class Life(RuleBasedStateMachine):
             path = random.Random(seed).choice(folders)
             made = told("--repo", self.here.url, "split", f"{version}:{path.decode()}", "d")
             self.took(self.here, "d", made["version"], made["new"], taken(tree, path))
+
+    @rule(seed=seeds, prune=st.booleans())
+    def forget(self, seed: int, prune: bool) -> None:
+        version = self.any_version(seed)
+        root = version.split("@")[0]
+        if not (tree := self.here.versions[version]):
+            return
+        path = random.Random(seed).choice(list(tree))
+        newest = self.here.newest(root)
+        done = told("--repo", self.here.url, "forget", f"{root}:{path.decode()}", *["--prune"] * prune)
+        for one in done["versions"]:
+            old, new = ([f"{root}@{name}" for name in one[key]] for key in ("old", "new"))
+            for name in new:
+                if name not in self.here.versions:
+                    self.here.add(name, cut(self.here.versions[old[0]], path))
+            if prune:
+                for name in old:
+                    self.here.remove(name)
+        if done["newest"] is not None and f"{root}@{done['newest']}" not in self.here.versions:
+            self.here.add(f"{root}@{done['newest']}", newest)
+        for name, tree in self.here.versions.items():
+            assert not prune or not name.startswith(root + "@") or path not in tree
+        with Repository.open(self.here.url, read_only=True) as repository:
+            assert same(of_version(repository, root), cut(newest, path))
+
+    # -- collecting
+
+    @precondition(lambda self: False)
+    @rule(side=sides, below=st.sampled_from(("0%", "60%", "100%")), at=st.none() | writes)
+    def gc(self, side: str, below: str, at: int | None) -> None:
+        of: Side = getattr(self, side)
+        if not of.used:
+            return
+        arguments = ["--repo", of.url, "gc", "--grace", "0", "--below", below]
+        if at is not None:
+            killed(arguments, at)
+        run(*arguments)
+        of.removed.clear()
+
+    # -- damage
+
+    @precondition(lambda self: False)
+    @rule(side=sides, seed=seeds, frames=st.integers(1, 3), help_from=st.sets(st.sampled_from(("other", "sources"))))
+    def damaged_and_repaired(self, side: str, seed: int, frames: int, help_from: set[str]) -> None:
+        of: Side = getattr(self, side)
+        other = self.here if of is self.there else self.there
+        if not of.versions:
+            return
+        rng = random.Random(seed)
+        with Repository.open(of.url) as repository:
+            names = [stored.name for stored in repository.store.list("frames")]
+            for name in rng.sample(names, min(frames, len(names))):
+                value = bytearray(repository.store.get("frames", name))
+                value[rng.randrange(len(value))] ^= 1 << rng.randrange(8)
+                repository.store.delete("frames", [name])
+                repository.store.put("frames", name, bytes(value))
+        self.detected_or_identical(of)
+        arguments = ["--repo", of.url, "repair", "--write"]
+        if "other" in help_from and other.versions:
+            arguments += ["--from", other.url]
+        if "sources" in help_from:
+            arguments += [part for source in self.sources.values() for part in ("--source", str(source))]
+        if rng.random() < 0.3:
+            killed(arguments, rng.randrange(1, 8))
+        done = told(*arguments, codes=(0, 6))
+        for one in done["without"]:
+            if one["version"] is not None:
+                tree = of.versions[one["of"]]
+                for lack in one["lacks"]:
+                    tree = cut(tree, lack["path"].encode())
+                of.add(one["version"], tree)
+        lost = self.detected_or_identical(of)
+        assert not lost.keys() & {one["version"] for one in done["without"]}, "what repair made cannot be read"
+        if help_from >= {"other"} and of is self.there and set(of.versions) <= set(other.versions):
+            assert not lost, "everything was to be had from the other repository"
+        if lost:
+            if of is self.here and self.mounted is not None:
+                self.umount()
+            told("--repo", of.url, "rm", *lost)
+            for version in lost:
+                of.remove(version)
+        run("--repo", of.url, "gc", "--grace", "0")
+        of.removed.clear()
+
+    def detected_or_identical(self, of: Side) -> dict[str, str]:
+        """Read all versions, file by file: an error, or what it should be. The versions that cannot be read whole."""
+        lost: dict[str, str] = {}
+        with Repository.open(of.url, read_only=True) as repository:
+            for version, tree in of.versions.items():
+                try:
+                    for found in repository.walk(version):
+                        if found.entry.kind == FILE:
+                            leaf = tree[found.path]
+                            assert leaf is not None
+                            try:
+                                with repository.open_file(found) as stream:
+                                    assert stream.read() == leaf.held, f"{version}:{found.path!r} has wrong bytes"
+                            except SprayDryError as error:
+                                lost[version] = f"{found.path!r}: {error}"
+                except SprayDryError as error:
+                    lost[version] = str(error)
+        return lost
 
     # -- to and from another repository
 

@@ -138,6 +138,11 @@ class Side:
         """The versions of a root."""
         return [version for version in self.versions if version.startswith(root + "@")]
 
+    def newest(self, root: str) -> Tree:
+        """What the newest version of a root holds."""
+        with Repository.open(self.url, read_only=True) as repository:
+            return self.versions[str(repository.log.find(root))]
+
     def add(self, version: str, tree: Tree) -> None:
         """A version was made."""
         assert version not in self.used
