@@ -42,9 +42,8 @@ def write_tar(
     total = found.entry.totals
     firsts: dict[bytes, str] = {}  # of a hardlink group: the member in the stream that has the content
     counting = _Counting(out)
-    with tarfile.open(
-        fileobj=cast(IO[bytes], counting), mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20
-    ) as archive:
+    # Not the library's own mode for streams: that adds every write to a buffer by copying both.
+    with tarfile.TarFile(fileobj=cast(IO[bytes], counting), mode="w", format=tarfile.PAX_FORMAT) as archive:
         for each in repository.walk(found):
             done.entries += 1
             below = each.path[len(found.path) + 1 :] if found.path else each.path
@@ -118,6 +117,9 @@ class _Counting:
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
         self.count = 0
+
+    def tell(self) -> int:
+        return self.count
 
     def write(self, plain: bytes) -> int:
         self._out.write(plain)
