@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from spraydry.actions.remove import bring_back, remove
 from spraydry.actions.repair import repair
 from spraydry.actions.train import train
 from spraydry.actions.verify import verify
-from spraydry.errors import StoreNotFound, StoreUnavailable
+from spraydry.errors import SprayDryError, StoreNotFound, StoreUnavailable
+from spraydry.format.digest import digest
 from spraydry.repository.repository import Repository
 from tests.repair.damaged import damage
 from tests.repositories import Run, caller, check, filled_source, machine
 from tests.small_versions import read_all, small_versions
+from tests.versions import make_version
 
 
 @pytest.fixture
@@ -123,18 +127,43 @@ def test_a_lost_dictionary(trained: Repository, tmp_path: Path, how: str) -> Non
         assert read_all(repository) == before and verify(repository).sound
 
 
-def test_another_repository_that_has_lost_it_too(repository: Repository, tmp_path: Path) -> None:
-    from tests.versions import make_version
+FILES = {b"%d" % number: random.Random(number).randbytes(3000) for number in range(5)}
 
-    files = {b"%d" % number: random.Random(number).randbytes(3000) for number in range(5)}
-    make_version(repository, "r", files)
+
+def frame_of_a_file(repository: Repository) -> str:
+    return repository.catalog.locate(digest(FILES[b"3"]))[0].frame.hex()
+
+
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+def test_another_repository_that_has_lost_it_too(repository: Repository, tmp_path: Path, how: str) -> None:
+    make_version(repository, "r", FILES)
     repository.store.flush()
     shutil.copyfile(repository.url, tmp_path / "copy.sqlite")
     for url in (repository.url, str(tmp_path / "copy.sqlite")):
         with Repository.open(url) as one:
-            entry = one.resolve("r:3").entry
-            assert isinstance(entry.content, bytes)
-            damage(one, one.catalog.locate(entry.content)[0].frame.hex(), "gone")
+            damage(one, frame_of_a_file(one), how)
     with Repository.open(repository.url) as one:
         done = repair(one, write=True, remotes=[str(tmp_path / "copy.sqlite")])
-        assert {path for path, _ in done.without[0].lacks} == set(files) and not done.whole
+        lost = {path for path, _ in done.without[0].lacks}
+        assert not done.whole and (lost == set(FILES) if how == "gone" else len(lost) == 1)
+        found = verify(one)
+        assert {one.path for one in found.damage} == lost
+
+
+def test_what_removed_versions_need_is_kept_too(repository: Repository) -> None:
+    """A removal may be taken back: what a damaged frame still gives is stored again though no version needs it now."""
+    make_version(repository, "r", FILES)
+    make_version(repository, "r", {b"another": b"small"})
+    frame = frame_of_a_file(repository)
+    remove(repository, "r@v1")
+    damage(repository, frame, "flipped")
+    with Repository.open(repository.url) as one:
+        done = repair(one, write=True)
+        assert done.condemned == 1 and done.whole
+        one.store.delete("frames", [frame])  # as a collection does
+        bring_back(one, "r@v1")
+        readable = 0
+        for name, plain in FILES.items():
+            with suppress(SprayDryError), one.open_file(f"r@v1:{name.decode()}") as stream:
+                readable += stream.read() == plain
+        assert readable == len(FILES) - 1
