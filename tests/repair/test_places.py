@@ -155,13 +155,13 @@ def test_what_removed_versions_need_is_kept_too(repository: Repository) -> None:
     make_version(repository, "r", FILES)
     make_version(repository, "r", {b"another": b"small"})
     frame = frame_of_a_file(repository)
-    remove(repository, "r@v1")
+    remove(repository, ["r@v1"])
     damage(repository, frame, "flipped")
     with Repository.open(repository.url) as one:
         done = repair(one, write=True)
         assert done.condemned == 1 and done.whole
         one.store.delete("frames", [frame])  # as a collection does
-        bring_back(one, "r@v1")
+        bring_back(one, ["r@v1"])
         readable = 0
         for name, plain in FILES.items():
             with suppress(SprayDryError), one.open_file(f"r@v1:{name.decode()}") as stream:

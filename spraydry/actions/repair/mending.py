@@ -59,6 +59,15 @@ class Mended(Sound):
             self.lost.add(name)
         return found
 
+    @property
+    def lost_pages(self) -> bool:
+        """Whether what is lost may be a page of a tree or of a manifest: then nobody knows what else versions need."""
+        return any(self._class_of(name) == TREE for name in self.lost)
+
+    def is_nowhere(self, name: bytes) -> bool:
+        """Whether a chunk, needed or not, can be had neither from a sound frame nor was had from elsewhere."""
+        return name not in self._cured and bool(super().unsound([name]))
+
     def read(self, name: bytes) -> memoryview:
         self.unsound([name])  # which has it from elsewhere, if it is lost
         return super().read(name)

@@ -236,8 +236,14 @@ def _affected(repository: Repository, damage: Sequence[Damage]) -> Iterator[Vers
 
 
 def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list[bytes]) -> None:
-    """Condemn the damaged frames from which nothing that versions need is missing now."""
-    needed = {frame for chunk, frame in repository.catalog.chunks_in(bad) if chunk in mended.lost}
+    """Condemn the damaged frames from which nothing that versions need is missing now. What lies below a page that is
+    lost may be needed: while there is such a one, nothing that is only in a damaged frame is given up."""
+    unseen = mended.lost_pages
+    needed = {
+        frame
+        for chunk, frame in repository.catalog.chunks_in(bad)
+        if chunk in mended.lost or (unseen and mended.is_nowhere(chunk))
+    }
     given_up = [name for name in bad if name not in needed]
     result.condemned, result.kept = len(given_up), len(needed)
     if result.written and given_up:
