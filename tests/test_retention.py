@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from spraydry import cli
 from spraydry.actions.commit import Proposal, commit
-from spraydry.actions.remove import remove, removed
+from spraydry.actions.remove import bring_back, remove, removed
 from spraydry.actions.retention import Candidate, Rules, reasons
 from spraydry.actions.tag import tag
 from spraydry.actions.thin import Decided, thin
 from spraydry.errors import RootNotFound, StoreUnavailable, UsageError
 from spraydry.repository.repository import Repository
+from tests.life.child import killed
 from tests.versions import make_version, plain_entry
 
 FIRST = datetime.date(2019, 12, 23)
@@ -217,6 +218,24 @@ def test_cut_off_in_between(store: Repository, monkeypatch: pytest.MonkeyPatch) 
     assert left in ([f"v{number}" for number in range(first, 11)] for first in (1, 4))  # at once, or the oldest first
     thin(store, ["r"], rules)
     assert [version.name for version in store.versions("r")] == ["v7", "v8", "v9", "v10"]
+
+
+def test_killed_at_every_write(store: Repository) -> None:
+    """Whatever was removed by then, the rest is there, and the same command ends with what it would have kept."""
+    versions_made(store, "r", *(f"2026-01-{day:02}" for day in range(1, 7)))
+    rules = ["--repo", store.url, "rm", "r", "--keep-last", "2"]
+    store.close()
+    counts = set()
+    for write in range(1, 6):
+        killed(rules, write)
+        with Repository.open(store.url) as reopened:
+            left = [version.name for version in reopened.versions("r")]
+            assert left == [f"v{number}" for number in range(7 - len(left), 7)] and len(left) >= 2
+            counts.add(len(left))
+            told = thin(reopened, ["r"], Rules(last=2))
+            assert names(told, True) == ["v5", "v6"] == [version.name for version in reopened.versions("r")]
+            bring_back(reopened, ["r@v1", "r@v2", "r@v3", "r@v4"])
+    assert len(counts) > 1, "no kill came in between"
 
 
 def test_two_at_once(store: Repository) -> None:
