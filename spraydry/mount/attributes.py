@@ -77,5 +77,5 @@ def own_xattr(node: Node, name: bytes) -> bytes | None:
         digest = node.entry.file_digest
         return digest.hex().encode() if digest is not None else None
     if name == VERSION_XATTR:
-        return node.of.label.encode()
+        return os.fsencode(node.of.label)
     return None

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from spraydry.actions.compose.compose import compose, split
+from spraydry.actions.compose.evaluate import found_by
 from spraydry.actions.verify import verify
-from spraydry.errors import ExpressionError, RootNotFound, UsageError, VersionExists
+from spraydry.errors import ExpressionError, PathNotFound, RootNotFound, UsageError, VersionExists
 from spraydry.format.entry import DIRECTORY
 from spraydry.repository.repository import Repository
 from tests.repositories import Run, caller
@@ -175,3 +176,22 @@ def test_a_repository_that_cannot_be_written(two: Repository, repository_path: s
     two.close()
     with Repository.open(repository_path, read_only=True) as repository:
         assert compose(repository, "new", "base + models", dry_run=True).new
+
+
+def test_what_an_expression_gives_is_readable_as_long_as_it_is_wanted(two: Repository) -> None:
+    head = two.log.head
+    with found_by(two, "base - secret + models:weights -> opt/w") as (found, slots):
+        assert slots == [two.log.find("base").made_in, two.log.find("models").made_in]
+        assert str(found.version) == "base@v1 - secret + models@v1:weights -> opt/w"
+        held = {one.path for one in two.walk(found) if one.entry.file_digest is not None}
+        assert held == {b"a", b"opt/bin", b"opt/w/w1", b"opt/w/w2", b"two words"}
+        with pytest.raises(UsageError, match="composed from already"), found_by(two, "models - a"):
+            pass
+        with found_by(two, "models:weights") as (other, slots):  # an address needs nothing
+            assert (str(other.version), slots) == ("models@v1", [two.log.find("models").made_in])
+    with found_by(two, "models - a") as (found, _):
+        assert [one.path for one in two.walk(found)][1:] == [b"weights", b"weights/w1", b"weights/w2"]
+    assert two.log.head == head
+    for text, error in (("nothing", RootNotFound), ("base:it's", PathNotFound), ("base:a'b' - c", ExpressionError)):
+        with pytest.raises(error), found_by(two, text):
+            pass

@@ -97,3 +97,14 @@ def test_an_image_of_an_expression_is_made_beside_the_mount(
     mounted = spraydry("mount", "--engine", "auto", "r - cut", str(point), "--allow-other")
     assert "its image was there" in mounted.stdout
     assert os.listdir(point) == ["many"]
+
+
+@only_fuse
+def test_names_that_are_no_text(repository: Repository, spraydry: Spraydry, point: Path) -> None:
+    make_version(repository, "r", {b"\xff\n x": {b"f": b"1"}, b"g": b"2"})
+    spraydry("mount", "r:'" + os.fsdecode(b"\xff\n x") + "' -> 'a\n\udcfe'", str(point))
+    assert os.listdir(os.fsencode(point)) == [b"a\n\xfe"]
+    path = os.path.join(os.fsencode(point), b"a\n\xfe", b"f")
+    with open(path, "rb") as file:
+        assert file.read() == b"1"
+    assert os.getxattr(path, "user.spraydry.version") == b'"r@v1:\xff\n x" -> "a\n\xfe"'
