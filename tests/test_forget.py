@@ -119,6 +119,18 @@ def test_a_path_after_another(three: Repository) -> None:
     assert newest(three, "r@v1-3") == {} and "in/secret/key" in newest(three, "r@v1-2")
 
 
+def test_what_was_forgotten_does_not_come_back(three: Repository) -> None:
+    """The old versions, which were not pruned, hold the second path; what is newest does not, and stays newest."""
+    forget(three, "r:in/secret")
+    before = read_all(three, "r")
+    done = forget(three, "r:in/secret/key")
+    assert pairs(done)[2] == (["v3"], ["v3-2"]) and done.newest == "v3-3"
+    assert newest(three) == before
+    slots = three.log.head[0]
+    forget(three, "r:in/secret/key")
+    assert three.log.head[0] == slots
+
+
 @pytest.mark.parametrize("after", range(1, 10))
 def test_interrupted_and_run_again(three: Repository, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     make_version(three, "r", {b"a": b"4"})

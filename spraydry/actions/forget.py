@@ -23,6 +23,7 @@ from spraydry.repository.writer import Writer
 
 _TRIES = 5
 _VERB = "forget"
+_MADE_BY = re.compile(rf".* {_VERB} (\S+)")  # what made a version says of which one
 _AGAIN = re.compile(r"(.+)-[0-9]+")
 
 
@@ -132,22 +133,27 @@ class _Forgetting:
         entry = self._theatre.surgery.at(version.record.entry, self._path)
         return entry.totals if entry is not None else Totals()
 
-    def _places(self) -> dict[int, int]:
-        """Where each name of the root, by its slot, belongs in the order of versions: where the version was made, or
-        where that was made in whose place it came."""
-        by_name: dict[str, int] = {}
-        places: dict[int, int] = {}
+    def _places(self) -> dict[int, tuple[int, ...]]:
+        """What gives each name of the root, by its slot, its place in the order of versions: what came in the place of
+        a version stands directly behind it, before what had come in its place earlier."""
+        by_name: dict[str, tuple[int, ...]] = {}
+        places: dict[int, tuple[int, ...]] = {}
         for slot, record in enumerate(self._log.records, 1):
             if isinstance(record, VersionRecord | TagRecord) and record.root == self._root:
-                own = places[record.slot] if isinstance(record, TagRecord) else slot
-                base = self._base(record.name, slot)
-                places[slot] = by_name[record.name] = own if base == record.name else by_name.get(base, own)
+                of = by_name.get(self._made_of(slot) or "")
+                own = places[record.slot] if isinstance(record, TagRecord) else (slot,)
+                places[slot] = by_name[record.name] = own if of is None else (*of, -slot)
         return places
 
+    def _made_of(self, slot: int) -> str | None:
+        """The name of the version from which one like `v3-1` was made here; None for any other."""
+        made = _MADE_BY.fullmatch(self._log.records[slot - 1].made_by)
+        return made[1] if made else None
+
     def _base(self, name: str, slot: int) -> str:
-        """The name that one like `v3-1` was made from here; any other as it is."""
+        """The name that one like `v3-1` is numbered behind; any other as it is."""
         again = _AGAIN.fullmatch(name)
-        return again[1] if again and self._log.records[slot - 1].made_by.endswith(f" {_VERB}") else name
+        return again[1] if again and self._made_of(slot) else name
 
     def _last(self) -> Version:
         """The version that is to be the newest one."""
@@ -212,9 +218,10 @@ class _Forgetting:
         record = version.record
         part = self._theatre.cut(Part(record.entry, record.links), [self._path])
         self._theatre.store(self._writer, part)
-        return self._like(record, part)
+        return self._like(version, part)
 
-    def _like(self, record: VersionRecord, part: Part) -> Proposal:
+    def _like(self, version: Version, part: Part) -> Proposal:
+        record = version.record
         return Proposal(
             root=self._root,
             name=None,
@@ -223,7 +230,7 @@ class _Forgetting:
             spec=record.spec,
             users=record.users,
             groups=record.groups,
-            verb=_VERB,
+            verb=f"{_VERB} {version.name}",
             incomplete=record.incomplete,
             made_ns=record.made_ns,
         )
@@ -253,9 +260,9 @@ class _Forgetting:
         record = last.record
         if self.is_settled() or self._theatre.surgery.at(record.entry, self._path) is not None:
             return None
-        return self._commit(last, self._like(record, Part(record.entry, record.links))).name
+        return self._commit(last, self._like(last, Part(record.entry, record.links))).name
 
     def is_settled(self) -> bool:
         """Whether what is to be the newest version is that, or one that is equal."""
         newest, last = self._log.newest(self._root), self._last()
-        return newest is not None and same(newest, self._like(last.record, Part(last.record.entry, last.record.links)))
+        return newest is not None and same(newest, self._like(last, Part(last.record.entry, last.record.links)))
