@@ -295,7 +295,10 @@ def test_stat(filled: str, spray: Run) -> None:
     assert "digest:    af1349b9f5f9a1a6" in out and "xattr:     user.a = \\x00" in out and "uid" not in out
     assert "target:    d/f.txt" in spray("stat", "r:link")[1] and "device:    1, 3" in spray("stat", "r:null")[1]
     assert "holds:     5 files, 9 entries in all" in spray("stat", "r")[1]
+    assert spray("tag", "r", "nice")[0] == 0
+    assert "version:   r@v2, nice" in spray("stat", "r")[1] and " by test\n" in spray("stat", "r@nice")[1]
     found = json.loads(spray("stat", "r:x", "--json")[1])
+    assert (found["names"], found["made_by"], found["incomplete"]) == (["v2", "nice"], "test", False)
     assert found["xattrs"] == [["user.a", "\0"]] and found["mtime_s"] == -(1 << 40) and found["version"] == "r@v2"
 
 

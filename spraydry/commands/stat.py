@@ -35,8 +35,17 @@ def stat(address: str, /, *, chunks: bool = False, json: bool = False) -> None:
             _tell_chunks(repository, found, json)
             return
         one, more = describe(found, relative(found, found)), details(repository, found)
+        names = [name.name for name in repository.versions(found.version.root) if name.made_in == found.version.made_in]
+    record = found.version.record
     if json:
-        shown = {"version": str(found.version), "path": found.path}
+        shown = {
+            "version": str(found.version),
+            "names": names,
+            "made_ns": record.made_ns,
+            "made_by": record.made_by,
+            "incomplete": record.incomplete,
+            "path": found.path,
+        }
         fields = {name: getattr(one, name) for name in type(one).__dataclass_fields__ if name != "path"}
         terminal.print_json(
             {**shown, **fields, **{name: getattr(more, name) for name in type(more).__dataclass_fields__}}
@@ -44,7 +53,7 @@ def stat(address: str, /, *, chunks: bool = False, json: bool = False) -> None:
         return
     rows = [
         ("path", terminal.printable(found.path) or "/"),
-        ("version", str(found.version)),
+        ("version", str(found.version) + "".join(f", {name}" for name in names if name != found.version.name)),
         ("kind", one.kind),
         ("size", terminal.plural(one.size, "byte")),
         ("mode", one.mode),
@@ -52,6 +61,9 @@ def stat(address: str, /, *, chunks: bool = False, json: bool = False) -> None:
         ("group", f"{one.gid} ({one.group})" if one.group else str(one.gid)),
         ("modified", terminal.moment(one.mtime_s, one.mtime_ns, exact=True)),
     ]
+    if not found.path:
+        made = f"{terminal.moment(record.made_ns // 10**9)} by {terminal.safe(record.made_by)}"
+        rows.append(("made", made + ("; incomplete: some sources could not be read" if record.incomplete else "")))
     if one.kind == "directory":
         rows.append(("holds", f"{more.files:,} files, {more.inodes:,} entries in all"))
     if one.kind == "file":
