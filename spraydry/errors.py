@@ -124,6 +124,10 @@ class StoreUnavailable(StoreError):
     errno = _errno.EAGAIN
 
 
+class CollectedMeanwhile(StoreUnavailable):
+    """What a version in the making rests on was collected, and could not be read any more to be stored again."""
+
+
 class StoreReadOnly(StoreError):
     """Something was to be written to a store that cannot be written."""
 

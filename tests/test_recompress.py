@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from spraydry.actions.condemn import condemn
 from spraydry.actions.recompress import groups, recompress
 from spraydry.actions.train import train
 from spraydry.errors import SprayDryError, UsageError
 from spraydry.format.digest import digest
+from spraydry.format.run import decode_run
 from spraydry.format.version import CondemnRecord
+from spraydry.repository.condemned import condemn
 from spraydry.repository.repository import Repository
 from spraydry.stores.base import Store
 from spraydry.stores.memory import MemoryStore
@@ -90,7 +91,7 @@ def check_clean(url: str, frames: int) -> None:
         assert len(stored_frames(reader)) == sum(usage.frames for usage in reader.catalog.usage()) == frames
         named = set()
         for run in reader.store.list("index"):
-            infos, _ = replacing.decode_run(reader.store.get("index", run.name))
+            infos, _ = decode_run(reader.store.get("index", run.name))
             named |= {info.name.hex() for info in infos}
         assert named == set(stored_frames(reader))
 

@@ -2,38 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.manifest import Manifest
+from spraydry.format.tree import Child, Page, Tree
+from spraydry.parallel import ordered_map
 from spraydry.repository.repository import Repository
+
+# Gives those of some keys that it was not asked before; they differ for the trees and manifests with one digest.
+Unseen = Callable[[Sequence[bytes]], set[bytes]]
+
+_TOGETHER = 64
 
 
 def chunks_of(
-    repository: Repository, entry: Entry, links: bytes | None, seen: set[bytes] | None = None
+    repository: Repository, entry: Entry, links: bytes | None, unseen: Unseen | None = None
 ) -> Iterator[bytes]:
     """The names of all chunks below an entry: tree pages, manifest pages, attributes, contents, links pages.
 
-    A subtree whose digest is in `seen` is passed over, and each one met is added. Reads trees and manifests; raises
-    ChunkNotFound, ChunkCorrupt or CorruptData where one cannot be read.
+    Tree pages and manifests that are not `unseen` are passed over with all below them; without it each is walked
+    wherever it is met. Pages are read many at a time. A chunk's name being known is no sign that what it names as a
+    page was walked: a file may have a page's very bytes. Raises ChunkNotFound, ChunkCorrupt or CorruptData where a tree
+    or manifest cannot be read.
     """
     yield from repository.links(links).pages()
-    stack = [entry]
-    while stack:
-        entry = stack.pop()
-        if isinstance(entry.xattrs, bytes):
+    waiting: list[_Claim] = []
+    yield from _needed(repository, [entry], waiting, unseen)
+    while waiting:
+        # The last ones: in depth before breadth little waits at a time.
+        part = waiting[-_TOGETHER:]
+        del waiting[-_TOGETHER:]
+        if unseen is not None:
+            fresh = unseen([claim.name for claim in part])
+            part = [claim for claim in part if claim.name in fresh]
+        for claim, page in zip(part, _pages(repository, part), strict=True):
+            yield claim.name
+            waiting += [_Claim(claim.tree, item) for item in page.items if isinstance(item, Child)]
+            yield from _needed(repository, [item for item in page.items if isinstance(item, Entry)], waiting, unseen)
+
+
+class _Claim(NamedTuple):
+    """The top page of a tree, or a child of one of its pages."""
+
+    tree: Tree
+    child: Child | None
+
+    @property
+    def name(self) -> bytes:
+        return self.child.digest if self.child else self.tree.subtree.digest
+
+    def page(self) -> Page:
+        return self.tree.child(self.child) if self.child else self.tree.top()
+
+
+def _pages(repository: Repository, claims: Sequence[_Claim]) -> Iterator[Page]:
+    concurrency = repository.store.traits.concurrency
+    return ordered_map(_Claim.page, claims, concurrency) if concurrency > 1 else map(_Claim.page, claims)
+
+
+def _needed(
+    repository: Repository, entries: Sequence[Entry], waiting: list[_Claim], unseen: Unseen | None
+) -> Iterator[bytes]:
+    """What entries need beside trees, which are added to those that wait."""
+    manifests: dict[bytes, tuple[bytes, int]] = {}
+    for entry in entries:
+        content = entry.content
+        if type(entry.xattrs) is bytes:
             yield entry.xattrs
-        if isinstance(entry.content, Subtree):
-            if seen is not None:
-                if entry.content.digest in seen:
-                    continue
-                seen.add(entry.content.digest)
-            tree = repository.tree(entry.content)
-            yield from tree.pages()
-            stack += [child for child, _ in tree.entries()]
-        elif isinstance(entry.content, Runs):
-            manifest = Manifest(entry.content.manifest, entry.size, lambda name: bytes(repository.read_chunk(name)))
-            yield from manifest.pages()
-            yield from (span.chunk for span in manifest.spans() if span.chunk is not None)
+        if type(content) is Subtree:
+            waiting.append(_Claim(repository.tree(content), None))
+        elif type(content) is Runs:
+            manifests[content.manifest + b"m"] = content.manifest, entry.size
         elif entry.file_digest is not None and entry.size:
             yield entry.file_digest
+    if not manifests:
+        return
+    fresh = manifests.keys() if unseen is None else unseen(list(manifests))
+    for key, (name, size) in manifests.items():
+        if key in fresh:
+            manifest = Manifest(name, size, lambda page: bytes(repository.read_chunk(page)))
+            yield from manifest.pages()
+            yield from (span.chunk for span in manifest.spans() if span.chunk is not None)

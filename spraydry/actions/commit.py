@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 import msgspec
 
 import spraydry
-from spraydry.actions.closure import chunks_of
-from spraydry.errors import ChunkNotFound, StoreUnavailable
+from spraydry.actions.fence import append_whole
+from spraydry.errors import VersionNotFound
 from spraydry.format.entry import Entry
 from spraydry.format.version import AnyRecord, TagRecord, VersionRecord
 from spraydry.repository.log import RECORD_FORMAT, Version
 from spraydry.repository.repository import Repository
-
-_ASKED_CHUNKS = 4096
 
 Owners = tuple[tuple[int, str], ...]
 
@@ -48,17 +46,21 @@ class Committed:
     named: bool
 
 
-def commit(repository: Repository, proposal: Proposal, began_at: int) -> Committed:
+def commit(
+    repository: Repository, proposal: Proposal, began_at: int, check: Callable[[], None] = lambda: None
+) -> Committed:
     """Append the record that makes the version be; everything it names must be durable by now.
 
     A tree equal to the newest version's makes no version; with a `name` of its own it makes a tag. `began_at` is the
-    newest slot when the first chunk was taken for known: frames condemned since may have held it. Raises VersionExists.
+    newest slot when the first chunk was taken for known: frames condemned since may have held it, and then it is stored
+    again (see fence). `check` is called when every slot before was read, and may raise to give up. Not to be called in
+    a batch. Raises VersionExists, CollectedMeanwhile.
     """
     log = repository.log
     root, name = proposal.root, proposal.name
 
     def make(previous: bytes, now_ns: int) -> AnyRecord:
-        check_stored(repository, proposal.entry, proposal.links, began_at)
+        check()
         if name is not None:
             log.check_unused(root, name)
         newest = log.newest(root)
@@ -94,9 +96,7 @@ def commit(repository: Repository, proposal: Proposal, began_at: int) -> Committ
         )
 
     try:
-        with repository.batch():
-            _, record = log.append(make)
-            repository.remember_head()
+        record = append_whole(repository, make, [(proposal.entry, proposal.links)], began_at)
     except _Unchanged as unchanged:
         return Committed(unchanged.version, False, False)
     assert isinstance(record, VersionRecord | TagRecord)
@@ -109,14 +109,13 @@ def commit_copy(repository: Repository, record: VersionRecord | TagRecord, began
     log = repository.log
 
     def make(previous: bytes, now_ns: int) -> AnyRecord:
-        if isinstance(record, VersionRecord):
-            check_stored(repository, record.entry, record.links, began_at)
         log.check_unused(record.root, record.name)
+        if isinstance(record, TagRecord) and record.slot not in log.living():
+            raise VersionNotFound(f"{log.named_in(record.slot)}, which was to get another name, was removed meanwhile")
         return msgspec.structs.replace(record, previous=previous)
 
-    with repository.batch():
-        log.append(make)
-        repository.remember_head()
+    needed = [(record.entry, record.links)] if isinstance(record, VersionRecord) else []
+    append_whole(repository, make, needed, began_at)
     return log.find(record.root, record.name)
 
 
@@ -134,21 +133,3 @@ def same(version: Version, proposal: Proposal) -> bool:
         proposal.spec,
         proposal.incomplete,
     )
-
-
-def check_stored(repository: Repository, entry: Entry, links: bytes | None, began_at: int) -> None:
-    """Raises StoreUnavailable where frames were condemned behind slot `began_at` that held what a version needs."""
-    condemned = repository.log.condemned_since(began_at)
-    if not condemned:
-        return
-    repository.catalog.forget_frames(condemned)
-    chunks = chunks_of(repository, entry, links, set())
-    try:
-        while some := list(islice(chunks, _ASKED_CHUNKS)):
-            missing = set(some) - repository.catalog.known(some)
-            if repository.opened.origin is not None:  # a lazy clone may count on what its origin has
-                missing = {name for name in missing if not repository.catalog.locate(name)}
-            if missing:
-                raise StoreUnavailable("chunks were collected while this ran: run it again")
-    except ChunkNotFound:  # of a tree
-        raise StoreUnavailable("chunks were collected while this ran: run it again") from None

@@ -66,30 +66,38 @@ def put_stream(
             newest = repository.log.newest(root)
             built = _built(repository, writer, newest, entry, parts[:-1])
             written = writer.finish()
-            with repository.batch():
-                repository.log.read()
-                if repository.log.newest(root) != newest:
-                    continue  # another writer was faster: what it committed must not be undone
-                record = newest.record if newest else None
-                users, groups = names_of([entry.uid], [entry.gid])
-                proposal = Proposal(
-                    root,
-                    name,
-                    built.entry,
-                    built.links,
-                    spec,
-                    tuple(sorted({**dict(record.users if record else ()), **dict(users)}.items())),
-                    tuple(sorted({**dict(record.groups if record else ()), **dict(groups)}.items())),
-                    "put",
-                    record.incomplete if record else False,
-                    written.plain_bytes,
-                    written.stored_bytes,
-                )
-                committed = commit(repository, proposal, began_at)
+
+            def check(base: Version | None = newest) -> None:
+                if repository.log.newest(root) != base:
+                    raise _Overtaken  # what another writer committed must not be undone
+
+            record = newest.record if newest else None
+            users, groups = names_of([entry.uid], [entry.gid])
+            proposal = Proposal(
+                root,
+                name,
+                built.entry,
+                built.links,
+                spec,
+                tuple(sorted({**dict(record.users if record else ()), **dict(users)}.items())),
+                tuple(sorted({**dict(record.groups if record else ()), **dict(groups)}.items())),
+                "put",
+                record.incomplete if record else False,
+                written.plain_bytes,
+                written.stored_bytes,
+            )
+            try:
+                committed = commit(repository, proposal, began_at, check)
+            except _Overtaken:
+                continue
             merge_runs(repository)
             repository.store.flush()
             return committed.version
     raise StoreUnavailable(f"others committed to {root!r} {_TRIES} times meanwhile; try again")
+
+
+class _Overtaken(Exception):
+    pass
 
 
 def _built(

@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import spraydry
-from spraydry.errors import UsageError, VersionNotFound
+from spraydry.actions.fence import append_whole
+from spraydry.actions.pardon import pardon
+from spraydry.errors import CollectedMeanwhile, UsageError, VersionNotFound
 from spraydry.format.version import AnyRecord, RemovalRecord, RevokeRecord, TagRecord, VersionRecord
 from spraydry.repository.address import parse
 from spraydry.repository.log import RECORD_FORMAT, Log, Version
@@ -60,10 +62,12 @@ def discard(repository: Repository, versions: Sequence[Version]) -> None:
 
 
 def bring_back(repository: Repository, addresses: Sequence[str], *, dry_run: bool = False) -> list[Removed]:
-    """Take back the removals of `ROOT@VERSION`, of all of them or none. Raises VersionNotFound for what was not
-    removed."""
+    """Take back the removals of `ROOT@VERSION`, of all of them or none, and what was condemned of what they need.
+    Raises VersionNotFound for what was not removed, or is deleted already."""
     log = repository.log
     found = dict(_removal(log, *_named(repository, address)) for address in addresses)
+    records = {version.made_in: version.record for version in map(log.named_in, found)}
+    needed = [(record.entry, record.links) for record in records.values()]
 
     def revoker(slot: int) -> Callable[[bytes, int], AnyRecord]:
         def make(previous: bytes, now_ns: int) -> AnyRecord:
@@ -75,11 +79,14 @@ def bring_back(repository: Repository, addresses: Sequence[str], *, dry_run: boo
 
         return make
 
+    try:
+        checked = pardon(repository, needed, dry_run=dry_run)
+        for slot in () if dry_run else found:
+            append_whole(repository, revoker(slot), needed, checked)
+    except CollectedMeanwhile as error:
+        names = ", ".join(str(log.named_in(slot)) for slot in found)
+        raise VersionNotFound(f"{names} cannot come back: what only this needs is deleted already ({error})") from None
     if not dry_run:
-        with repository.batch():
-            for slot in found:
-                log.append(revoker(slot))
-            repository.remember_head()
         repository.store.flush()
     return [Removed(version, _other_names(log, version, found)) for version in map(log.named_in, found)]
 

@@ -49,31 +49,48 @@ def encode_run(frames: Sequence[FrameInfo], rows: Iterable[Row]) -> bytes:
     return b"".join((_HEADER.pack(_MAGIC, 1, bytes(3), len(table), len(frames), len(packed)), table, *packed))
 
 
-def decode_run(value: bytes) -> tuple[tuple[FrameInfo, ...], Iterator[Row]]:
-    """The frame table and the rows, in order. Raises CorruptData; the caller has checked the name."""
+def table_bytes(front: bytes) -> int:
+    """Where the frame table of a run ends, told by its first bytes (20 are enough). Raises CorruptData."""
     try:
-        magic, version, zeros, table_bytes, frame_count, row_count = _HEADER.unpack_from(value)
-        at = _HEADER.size + table_bytes
-        table = memoryview(value)[_HEADER.size : at]
+        return _HEADER.size + int(_HEADER.unpack_from(front)[3])
+    except struct.error as error:
+        raise CorruptData(f"an index run does not parse: {error}") from None
+
+
+def frames_in_run(value: bytes) -> tuple[FrameInfo, ...]:
+    """The frame table of a run, of which the front with the table is enough. Raises CorruptData."""
+    end = table_bytes(value)
+    magic, version, zeros, _, frame_count, _ = _HEADER.unpack_from(value)
+    table = memoryview(value)[_HEADER.size : end]
+    try:
         frames = _frames_decoder.decode(table)
-    except (struct.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"an index run does not parse: {error}") from None
     if (
         (magic, version, zeros) != (_MAGIC, 1, bytes(3))
         or len(frames) != frame_count
-        or len(value) != at + row_count * _ROW.size
         or _frames_encoder.encode(frames) != table
     ):
         raise CorruptData("an index run is not what its header claims")
     if not all(map(_frame_sound, frames)):
         raise CorruptData("an index run names frames that cannot be")
+    return frames
+
+
+def decode_run(value: bytes) -> tuple[tuple[FrameInfo, ...], Iterator[Row]]:
+    """The frame table and the rows, in order. Raises CorruptData; the caller has checked the name."""
+    frames = frames_in_run(value)
+    *_, row_count = _HEADER.unpack_from(value)
+    at = table_bytes(value)
+    if len(value) != at + row_count * _ROW.size:
+        raise CorruptData("an index run is not what its header claims")
 
     def rows() -> Iterator[Row]:
         before = b""
         plain = [frame.plain for frame in frames]
         for row in map(Row._make, _ROW.iter_unpack(memoryview(value)[at:])):
             name, place, offset, length = row
-            if name < before or place >= frame_count or not length or offset + length > plain[place]:
+            if name < before or place >= len(frames) or not length or offset + length > plain[place]:
                 raise CorruptData("an index run has a row that cannot be")
             before = name
             yield row

@@ -77,11 +77,19 @@ class DictionariesRecord(Record, array_like=True, frozen=True, forbid_unknown_fi
     adopted: tuple[tuple[str, bytes], ...]
 
 
-AnyRecord = VersionRecord | RemovalRecord | TagRecord | CondemnRecord | RevokeRecord | DictionariesRecord
+class CollectRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=8):
+    """What was condemned in `slot` is being deleted from now on: it cannot be pardoned any more."""
+
+    slot: int
+
+
+AnyRecord = (
+    VersionRecord | RemovalRecord | TagRecord | CondemnRecord | RevokeRecord | DictionariesRecord | CollectRecord
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyRecord)
-_KNOWN_TAGS = (1, 2, 3, 4, 6, 7)  # 5 is kept for checkpoints
+_KNOWN_TAGS = (1, 2, 3, 4, 6, 7, 8)  # 5 is kept for checkpoints
 NO_RECORD = bytes(DIGEST_BYTES)
 
 
@@ -143,7 +151,7 @@ def _sound(record: AnyRecord, slot: int) -> bool:
             )
         case TagRecord():
             return _names_sound(record.root, record.name) and 0 < record.slot < slot
-        case RemovalRecord() | RevokeRecord():
+        case RemovalRecord() | RevokeRecord() | CollectRecord():
             return 0 < record.slot < slot
         case CondemnRecord():
             return _rising(record.frames) and all(len(frame) == DIGEST_BYTES for frame in record.frames)

@@ -16,7 +16,7 @@ from spraydry.stores.database.database import Database
 
 # Rows lie in levels, each a keyed table eight times the size of the one before, and are moved down in key order: one
 # large keyed table costs a page write per row once it is larger than the cache (146 MB/s of ingest fell to 54).
-_LEVELS = 5
+LEVELS = 5
 _FIRST_LEVEL_ROWS = 1 << 16
 
 SCHEMA = """
@@ -29,28 +29,32 @@ CREATE TABLE state(key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT RO
 """ + "".join(
     f"CREATE TABLE chunk_{level}(digest BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL,"
     f" length INTEGER NOT NULL, PRIMARY KEY(digest, frame)) STRICT, WITHOUT ROWID;\n"
-    for level in range(_LEVELS)
+    for level in range(LEVELS)
 )
 
 _IN_ANY_LEVEL = " UNION ALL ".join(
-    f"SELECT digest, frame, offset, length FROM chunk_{level} WHERE digest" + " {0}" for level in range(_LEVELS)
+    f"SELECT digest, frame, offset, length FROM chunk_{level} WHERE digest" + " {0}" for level in range(LEVELS)
 )
+# What `verified` says of a frame: 1 decoded by this repository, 0 named by others. Condemned ones have 2 less: they can
+# still be read, and count for nothing else. Of deleted ones the name is left, so that no run brings them back.
+_GONE = -3
 _LOCATE = (
     "SELECT frame.name, chunk.offset, chunk.length FROM ("
     + _IN_ANY_LEVEL.format("= ?1")
-    + ") AS chunk JOIN frame ON frame.id = chunk.frame ORDER BY frame.verified DESC, frame.id DESC"
+    + f") AS chunk JOIN frame ON frame.id = chunk.frame WHERE frame.verified > {_GONE}"
+    " ORDER BY frame.verified DESC, frame.id DESC"
 )
 _BATCH = 128
 _TAKING_CACHE_BYTES = 64 << 20
 _KNOWN = [
     f"SELECT chunk.digest FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
     f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified = 1"
-    for level in range(_LEVELS)
+    for level in range(LEVELS)
 ]
 _CLAIMED = [
     f"SELECT frame.name FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
     f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified = 0"
-    for level in range(_LEVELS)
+    for level in range(LEVELS)
 ]
 _PLACES = [
     "SELECT chunk.digest, frame.verified, frame.id, frame.name, chunk.offset, chunk.length"
@@ -132,7 +136,7 @@ class Catalog:
     def chunks_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
         """Up to `most` chunks with digests from `low` to `high`, sorted."""
         found: set[bytes] = set()
-        for level in range(_LEVELS):
+        for level in range(LEVELS):
             sql = (
                 f"SELECT DISTINCT chunk.digest FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
                 " WHERE chunk.digest BETWEEN ? AND ? ORDER BY chunk.digest LIMIT ?"
@@ -142,7 +146,7 @@ class Catalog:
 
     def frames_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
         """Up to `most` frames with names from `low` to `high`, sorted."""
-        sql = "SELECT name FROM frame WHERE name BETWEEN ? AND ? ORDER BY name LIMIT ?"
+        sql = "SELECT name FROM frame WHERE verified >= 0 AND name BETWEEN ? AND ? ORDER BY name LIMIT ?"
         return [row[0] for row in self._rows(sql, (low, high, most), bytes)]
 
     def is_empty(self) -> bool:
@@ -154,9 +158,9 @@ class Catalog:
         return int(self.database.rows("SELECT coalesce(sum(rows), 0) FROM level")[0][0])
 
     def frames(self, after: int = 0) -> Iterator[tuple[int, FrameInfo]]:
-        """All frames by rising id, from the one behind `after`."""
+        """All frames that are not condemned by rising id, from the one behind `after`."""
         while True:
-            sql = f"SELECT id, {_INFO} FROM frame WHERE id > ? ORDER BY id LIMIT 500"
+            sql = f"SELECT id, {_INFO} FROM frame WHERE id > ? AND verified >= 0 ORDER BY id LIMIT 500"
             rows = self._rows(sql, (after,), int, *_INFO_TYPES)
             for row in rows:
                 yield row[0], FrameInfo(*row[1:])
@@ -167,13 +171,15 @@ class Catalog:
     def names(self) -> Iterator[bytes]:
         """The names of all frames, sorted."""
         after = b""
-        while rows := self._rows("SELECT name FROM frame WHERE name > ? ORDER BY name LIMIT 500", (after,), bytes):
+        while rows := self._rows(
+            "SELECT name FROM frame WHERE verified >= 0 AND name > ? ORDER BY name LIMIT 500", (after,), bytes
+        ):
             yield from (row[0] for row in rows)
             after = rows[-1][0]
 
     def frames_count(self) -> int:
-        """The number of frames it knows."""
-        return int(self.database.rows("SELECT count(*) FROM frame")[0][0])
+        """The number of frames it knows, without those that are condemned."""
+        return int(self.database.rows("SELECT count(*) FROM frame WHERE verified >= 0")[0][0])
 
     def newest_frame(self) -> int:
         """The id of the frame that was taken in last; 0 if there is none."""
@@ -181,7 +187,7 @@ class Catalog:
 
     def info(self, name: bytes) -> FrameInfo | None:
         """What is known of a frame; None if it is not indexed."""
-        rows = self._rows(f"SELECT {_INFO} FROM frame WHERE name = ?", (name,), *_INFO_TYPES)
+        rows = self._rows(f"SELECT {_INFO} FROM frame WHERE name = ? AND verified >= 0", (name,), *_INFO_TYPES)
         return FrameInfo(*rows[0]) if rows else None
 
     def chunks_in(self, names: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -189,7 +195,7 @@ class Catalog:
         for at in range(0, len(names), 100):
             part = names[at : at + 100]
             wanted = ", ".join("?" * len(part))
-            for level in range(_LEVELS):
+            for level in range(LEVELS):
                 sql = (
                     f"SELECT chunk.digest, frame.name FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
                 )
@@ -197,12 +203,16 @@ class Catalog:
                 yield from ((chunk, frame) for chunk, frame in self._rows(sql + where, part, bytes, bytes))
 
     def has_frame(self, name: bytes) -> bool:
-        """Whether a frame of that name is indexed."""
-        return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ?", (name,)))
+        """Whether a frame of that name is indexed, and not condemned."""
+        return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ? AND verified >= 0", (name,)))
+
+    def is_condemned(self, name: bytes) -> bool:
+        """Whether a frame was condemned, as far as this catalog was told, or is deleted."""
+        return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ? AND verified < 0", (name,)))
 
     def frame(self, name: bytes) -> FrameInfo | None:
         """What it knows of a frame."""
-        rows = self._rows(f"SELECT {_INFO} FROM frame WHERE name = ?", (name,), *_INFO_TYPES)
+        rows = self._rows(f"SELECT {_INFO} FROM frame WHERE name = ? AND verified >= 0", (name,), *_INFO_TYPES)
         return FrameInfo(*rows[0]) if rows else None
 
     def trusts(self, name: bytes) -> bool:
@@ -210,12 +220,12 @@ class Catalog:
         return bool(self.database.rows("SELECT 1 FROM frame WHERE name = ? AND verified = 1", (name,)))
 
     def usage(self) -> list[Usage]:
-        """All frames, summed up by class and dictionary."""
+        """All frames that are not condemned, summed up by class and dictionary."""
         return [
             Usage(*row)
             for row in self._rows(
                 "SELECT class, dictionary, count(*), sum(plain), sum(stored) FROM frame"
-                " GROUP BY class, dictionary ORDER BY class, dictionary",
+                " WHERE verified >= 0 GROUP BY class, dictionary ORDER BY class, dictionary",
                 (),
                 str,
                 bytes | None,
@@ -277,7 +287,7 @@ class Catalog:
             ]
             packed.sort()
             level = 0
-            while level < _LEVELS - 1 and len(packed) > _FIRST_LEVEL_ROWS << 3 * level:
+            while level < LEVELS - 1 and len(packed) > _FIRST_LEVEL_ROWS << 3 * level:
                 level += 1
             before = connection.total_changes()
             connection.executemany(f"INSERT OR IGNORE INTO chunk_{level} VALUES(?, ?, ?, ?)", packed)
@@ -313,24 +323,60 @@ class Catalog:
         return int(self.database.rows("SELECT rows FROM level WHERE level = ?", (level,))[0][0])
 
     def _move_down(self) -> None:
-        for level in range(_LEVELS - 1):
+        for level in range(LEVELS - 1):
             if self._count(level, 0) > _FIRST_LEVEL_ROWS << 3 * level:
                 moved = self.database.execute(
                     f"INSERT OR IGNORE INTO chunk_{level + 1} SELECT * FROM chunk_{level}"
-                    " WHERE frame IN (SELECT id FROM frame) ORDER BY digest, frame"
+                    f" WHERE frame IN (SELECT id FROM frame WHERE verified > {_GONE}) ORDER BY digest, frame"
                 )
                 self.database.execute(f"DELETE FROM chunk_{level}")
                 self.database.execute("UPDATE level SET rows = 0 WHERE level = ?", (level,))
                 self._count(level + 1, moved)
 
+    def condemn(self, names: Iterable[bytes]) -> None:
+        """Frames that are condemned: what is said of them can be read, and counts for nothing. So for those that no
+        run named yet, when one does."""
+        with self.database.transaction() as connection:
+            for name in names:
+                connection.execute("UPDATE frame SET verified = verified - 2 WHERE name = ? AND verified >= 0", (name,))
+                if not connection.changes():
+                    self._note(connection, name, -2)
+
+    def pardon(self, names: Iterable[bytes]) -> None:
+        """Frames that are condemned no more."""
+        self._unverified = None
+        with self.database.transaction() as connection:
+            rows = [(name,) for name in names]
+            connection.executemany("DELETE FROM frame WHERE name = ? AND verified < 0 AND class = ''", rows)
+            connection.executemany(
+                f"UPDATE frame SET verified = verified + 2 WHERE name = ? AND verified < 0 AND verified > {_GONE}", rows
+            )
+
     def forget_frames(self, names: Iterable[bytes]) -> None:
-        """Frames that are gone: their rows count no more (and leave the tables when these are next moved down)."""
+        """Frames that are not there: their rows count no more (and leave the tables when these are next moved down)."""
         self.database.execute_many("DELETE FROM frame WHERE name = ?", ((name,) for name in names))
+
+    def bury(self, names: Iterable[bytes]) -> None:
+        """Frames that were collected: as `forget_frames`, and no run that names them brings them back."""
+        with self.database.transaction() as connection:
+            for name in names:
+                connection.execute(f"UPDATE frame SET verified = {_GONE} WHERE name = ?", (name,))
+                if not connection.changes():
+                    self._note(connection, name, _GONE)
+
+    @staticmethod
+    def _note(connection: apsw.Connection, name: bytes, verified: int) -> None:
+        connection.execute(
+            f"INSERT INTO frame({_INFO}, verified) VALUES(?, '', 0, 0, NULL, 0, 0, ?) ON CONFLICT DO NOTHING",
+            (name, verified),
+        )
 
     def distrust(self, names: Iterable[bytes]) -> None:
         """Frames that may be gone: what is said of them stays, and counts for deduplication once it was verified."""
         self._unverified = None
-        self.database.execute_many("UPDATE frame SET verified = 0 WHERE name = ?", ((name,) for name in [*names]))
+        self.database.execute_many(
+            "UPDATE frame SET verified = 0 WHERE name = ? AND verified = 1", ((name,) for name in [*names])
+        )
 
     def forget_runs(self) -> None:
         """Which runs were taken in, so that all are taken in again; what they said stays."""
@@ -339,8 +385,10 @@ class Catalog:
     def drop_dead_rows(self) -> None:
         """Take the rows of forgotten frames out of the tables; reads every row."""
         with self.database.transaction():
-            for level in range(_LEVELS):
-                gone = self.database.execute(f"DELETE FROM chunk_{level} WHERE frame NOT IN (SELECT id FROM frame)")
+            for level in range(LEVELS):
+                gone = self.database.execute(
+                    f"DELETE FROM chunk_{level} WHERE frame NOT IN (SELECT id FROM frame WHERE verified > {_GONE})"
+                )
                 self._count(level, -gone)
 
     def replace_runs(self, gone: Iterable[str], name: str) -> None:
@@ -358,7 +406,7 @@ class Catalog:
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
         with self.database.transaction():
-            for table in ("frame", "run", "level", "state", *(f"chunk_{level}" for level in range(_LEVELS))):
+            for table in ("frame", "run", "level", "state", *(f"chunk_{level}" for level in range(LEVELS))):
                 self.database.execute(f"DELETE FROM {table}")
             self.proofs.clear()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 
 from spraydry.errors import (
@@ -13,7 +13,7 @@ from spraydry.errors import (
 )
 from spraydry.format.digest import digest
 from spraydry.format.run import FrameInfo, Row, decode_run
-from spraydry.format.version import RevokeRecord
+from spraydry.format.version import NO_RECORD, CollectRecord, CondemnRecord, RevokeRecord
 from spraydry.parallel import default_threads, ordered_map
 from spraydry.repository import losses
 from spraydry.repository.catalog import Catalog
@@ -59,11 +59,10 @@ class Indexed(Frames):
         if self.catalog.database.read_only:
             return
         fresh = self.log.records[seen_slot:]
-        if any(isinstance(record, RevokeRecord) for record in fresh):
-            self.catalog.forget_runs()  # what was condemned may be back
-        if self._take_runs() or fresh:
-            # Another machine's catalog forgot these when it condemned them: nothing may count on them any more.
-            self.catalog.forget_frames(self.log.condemned_since(0))
+        self._take_runs()
+        if lost:
+            self.catalog.remember("head", bytes(8) + NO_RECORD)  # of the log, too, something may be lost
+        if fresh:
             self.remember_head()
         if lost and not self.read_only and configuration is not None:
             losses.settle(configuration, self.catalog, self.store, cache_folder(self.config.repository))
@@ -92,6 +91,7 @@ class Indexed(Frames):
                 taken.append(name)
             with self.catalog.taking():
                 self.catalog.add_run(None, infos, rows, verified=False)
+                self._heed({info.name for info in infos} & self.log.condemned)
                 for name in taken:
                     self.catalog.replace_runs([], name)
             took += len(taken)
@@ -131,7 +131,6 @@ class Indexed(Frames):
             self.catalog.clear()
             self.damaged_runs.clear()
             self._take_runs()
-            self.catalog.forget_frames(self.log.condemned_since(0))
             self.remember_head()
         return self.catalog.frames_count()
 
@@ -170,9 +169,36 @@ class Indexed(Frames):
             )
 
     def remember_head(self) -> None:
-        """Note the newest slot, so that a log cut short is noticed."""
+        """Let the catalog heed what was condemned, pardoned and collected up to the newest slot that was read, and note
+        that slot, so that a log cut short is noticed. Not needed again for what it noted before."""
         slot, name = self.log.head
-        self.catalog.remember("head", slot.to_bytes(8, "big") + name)
+        with self.catalog.database.transaction():
+            seen = self.catalog.state("head")
+            before = 0 if seen is None else int.from_bytes(seen[:8], "big")
+            if before >= slot:
+                return  # another process shares this catalog, and has read more
+            fresh = self.log.records[before:]
+            pardoned = {
+                frame
+                for record in fresh
+                if isinstance(record, RevokeRecord)
+                and isinstance(made := self.log.records[record.slot - 1], CondemnRecord)
+                for frame in made.frames
+            }
+            if pardoned:
+                self.catalog.pardon(pardoned - self.log.condemned)
+                self.catalog.forget_runs()  # what they say of those was passed over while they were condemned
+            collected = [record.slot for record in fresh if isinstance(record, CollectRecord)]
+            since = min([before, *(slot - 1 for slot in collected)])
+            self._heed(self.log.condemned_since(since))
+            self.catalog.remember("head", slot.to_bytes(8, "big") + name)
+
+    def _heed(self, condemned: Set[bytes]) -> None:
+        """Nothing may count on these frames any more; those that were collected cannot even be read."""
+        if condemned:
+            collected = {f for _, record, gone in self.log.sentences() if gone for f in record.frames} & condemned
+            self.catalog.condemn(condemned - collected)
+            self.catalog.bury(collected)
 
     @contextmanager
     def batch(self) -> Iterator[None]:

@@ -59,7 +59,16 @@ class Lease:
     """Held by this process until it is closed. Its methods may be called from any thread; none raises a StoreError: a
     store that cannot be written has no leases, and what is collected then is noticed by the log."""
 
-    def __init__(self, repository: Repository, what: str, pins: Iterable[int], since: int, writing: bool) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        what: str,
+        *,
+        pins: Iterable[int] = (),
+        since: int = 0,
+        writing: bool = False,
+        at_once: bool = False,
+    ) -> None:
         self._repository = repository
         self._id = secrets.token_hex(8)
         self._held = Held(
@@ -72,7 +81,7 @@ class Lease:
         self._closed = threading.Event()
         if repository.read_only:
             return
-        if self._held.pins or since:
+        if self._held.pins or since or at_once:
             self._beat()
         threading.Thread(target=self._beats, name="spraydry-lease", daemon=True).start()
 
@@ -138,16 +147,22 @@ class Lease:
 
 @contextmanager
 def hold(
-    repository: Repository, what: str, *, pins: Iterable[int] = (), since: int = 0, writing: bool = False
+    repository: Repository,
+    what: str,
+    *,
+    pins: Iterable[int] = (),
+    since: int = 0,
+    writing: bool = False,
+    at_once: bool = False,
 ) -> Iterator[Lease]:
     """Inside, what the lease keeps is not collected: versions made in the slots `pins`, even when they are removed; all
     that were there in slot `since` or came later; and when `writing`, what nothing names yet. `what` tells people who
-    holds it.
+    holds it. What pins nothing is written after HEARTBEAT_S, or `at_once`.
 
     Never a lock: it spares its holder errors, and safety comes from the log alone. After taking it, read the log again
     before relying on what it pins.
     """
-    with Lease(repository, what, pins, since, writing) as lease:
+    with Lease(repository, what, pins=pins, since=since, writing=writing, at_once=at_once) as lease:
         yield lease
 
 

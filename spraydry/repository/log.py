@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 
 from spraydry.errors import CorruptData, RootNotFound, SlotTaken, ValueNotFound, VersionExists, VersionNotFound
@@ -13,6 +13,7 @@ from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.version import (
     NO_RECORD,
     AnyRecord,
+    CollectRecord,
     CondemnRecord,
     DictionariesRecord,
     RemovalRecord,
@@ -60,6 +61,7 @@ class Log:
         self._removed: set[int] = set()
         self._condemned: set[bytes] = set()
         self._revoked: set[int] = set()
+        self._collected: set[int] = set()
         self.dictionaries: dict[str, bytes] = {}
 
     @property
@@ -109,7 +111,7 @@ class Log:
     def _forget(self) -> None:
         self.records, self.digests = [], []
         self._roots, self._by_slot, self.dictionaries = {}, {}, {}
-        self._removed, self._condemned, self._revoked = set(), set(), set()
+        self._removed, self._condemned, self._revoked, self._collected = set(), set(), set(), set()
 
     def _check(self, slot: int, record: AnyRecord) -> None:
         """Raises CorruptData for a record that cannot follow what is there."""
@@ -125,6 +127,14 @@ class Log:
             record.slot < slot and isinstance(self.records[record.slot - 1], RemovalRecord | CondemnRecord)
         ):
             raise CorruptData(f"log slot {slot} takes back what cannot be taken back")
+        elif isinstance(record, RevokeRecord) and record.slot in self._collected:
+            raise CorruptData(f"log slot {slot} takes back what is deleted already")
+        elif isinstance(record, CollectRecord) and not (
+            record.slot < slot
+            and isinstance(self.records[record.slot - 1], CondemnRecord)
+            and record.slot not in self._revoked
+        ):
+            raise CorruptData(f"log slot {slot} deletes what is not condemned")
 
     def _take(self, slot: int, record: AnyRecord) -> None:
         self._check(slot, record)
@@ -137,6 +147,8 @@ class Log:
             self._removed.add(record.slot)
         elif isinstance(record, CondemnRecord):
             self._condemned.update(record.frames)
+        elif isinstance(record, CollectRecord):
+            self._collected.add(record.slot)
         elif isinstance(record, DictionariesRecord):
             self.dictionaries = dict(record.adopted)
         elif isinstance(record, RevokeRecord):
@@ -239,6 +251,36 @@ class Log:
             return False
         made = self._by_slot.get(slot)
         return made is not None and any(v.made_in == slot for v in self.versions(made.root))
+
+    @property
+    def condemned(self) -> Set[bytes]:
+        """The frames condemned in any slot and not pardoned. Not to be changed."""
+        return self._condemned
+
+    def sentences(self) -> Iterator[tuple[int, CondemnRecord, bool]]:
+        """The slots that condemn frames and were not revoked, with their records, and whether each was collected."""
+        for slot, record in enumerate(self.records, 1):
+            if isinstance(record, CondemnRecord) and slot not in self._revoked:
+                yield slot, record, slot in self._collected
+
+    def removed(self) -> Iterator[tuple[Version, int]]:
+        """The versions of which no name is left, each under its first name, and the slot that took the last one."""
+        gone: dict[int, int] = {}
+        for slot, record in enumerate(self.records, 1):
+            if isinstance(record, RemovalRecord) and slot not in self._revoked:
+                gone[record.slot] = max(slot, gone.get(record.slot, 0))
+        names: dict[int, list[Version]] = {}
+        for version in self._by_slot.values():
+            names.setdefault(version.made_in, []).append(version)
+        for versions in names.values():
+            if all(map(self.is_removed, versions)):
+                yield versions[0], max(gone[version.slot] for version in versions)
+
+    def living(self) -> dict[int, VersionRecord]:
+        """The records of all versions that have a name, by the slots they were made in."""
+        return {
+            version.made_in: version.record for version in tuple(self._by_slot.values()) if not self.is_removed(version)
+        }
 
     def condemned_since(self, slot: int) -> set[bytes]:
         """The frames condemned behind `slot` and not pardoned."""

@@ -72,6 +72,7 @@ class Writer:
         threads: int | None = None,
         dictionaries: dict[str, bytes] | None = None,
         dry_run: bool = False,
+        lease: Lease | None = None,
     ) -> None:
         self.repository = repository
         self.level = level
@@ -89,8 +90,12 @@ class Writer:
         self._far = repository.store.traits.round_trip_s > _FAR_S
         self._batch_bytes = (_FAR_TIMES if self._far else 1) * _BATCH_BYTES
         # Until it is closed, what it stored is not collected, though no version names it yet.
-        self._lease = None if dry_run else Lease(repository, "writing", (), 0, writing=True)
-        self._storer = Storer(repository, (_FAR_RUN_TIMES if self._far else 1) * _RUN_BYTES, self._lease)
+        # A lease that is given is its owner's.
+        self._own = None if dry_run or lease else Lease(repository, "writing", writing=True)
+        self._lease = lease or self._own
+        self._storer = Storer(
+            repository, (_FAR_RUN_TIMES if self._far else 1) * _RUN_BYTES, None if dry_run else self._lease
+        )
         self._pending: set[bytes] = set()
         self._asked: list[tuple[bytes, Buffer, str, bool]] = []  # added, but not yet looked up
         self._asked_bytes = 0
@@ -236,8 +241,8 @@ class Writer:
             future.cancel()
         self._pool.shutdown(wait=True)
         self._storer.close()
-        if self._lease is not None:
-            self._lease.close()
+        if self._own is not None:
+            self._own.close()
 
     def __enter__(self) -> Writer:
         return self

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,6 +196,12 @@ class Stage:
                 for name in more:
                     self.acknowledged[name] = self.pending or {}
                 seen: set[bytes] = set()
+
+                def fresh(pages: Sequence[bytes]) -> set[bytes]:
+                    unseen = set(pages) - seen
+                    seen.update(unseen)
+                    return unseen
+
                 for name, version in found.items():
                     held: Snapshot = {}
                     for entry in repository.walk(str(version)):
@@ -204,7 +210,7 @@ class Stage:
                                 held[entry.path] = stream.read()
                     if held != self.acknowledged[name]:
                         self.bad.append(f"{name} holds something else")
-                    for chunk in chunks_of(repository, version.record.entry, version.record.links, seen):
+                    for chunk in chunks_of(repository, version.record.entry, version.record.links, fresh):
                         repository.read_chunk(chunk)
                 if repository.damaged_runs:
                     self.bad.append(f"damaged runs: {repository.damaged_runs}")

@@ -90,7 +90,7 @@ def test_a_lease_of_elsewhere_is_dead_when_it_did_not_move_for_long(
     now = 1000.0
     monkeypatch.setattr(leases.time, "monotonic", lambda: now)
     monkeypatch.setattr(leases, "_host", lambda: b"a" * 32)
-    lease = leases.Lease(repository, "far away", [2], 0, True)
+    lease = leases.Lease(repository, "far away", pins=[2], writing=True)
     lease.frames([b"f" * 32])
     lease._beat()
     monkeypatch.setattr(leases, "_host", lambda: b"b" * 32)

@@ -8,7 +8,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from spraydry.actions.commit import commit
@@ -23,7 +23,7 @@ from spraydry.actions.ingest.proposal import propose
 from spraydry.actions.ingest.roots import Roots, told_apart
 from spraydry.actions.ingest.scan import Findings, Scanner, Source
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.errors import PathNotFound, StoreError, StoreFull, UsageError
+from spraydry.errors import CollectedMeanwhile, PathNotFound, StoreError, StoreFull, UsageError
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import TREE
 from spraydry.format.digest import digest
@@ -31,6 +31,7 @@ from spraydry.format.entry import DIRECTORY, Entry
 from spraydry.format.frame import DEFAULT_LEVEL, LEVELS
 from spraydry.format.version import check_new_name
 from spraydry.parallel import default_threads
+from spraydry.repository.leases import Lease, hold
 from spraydry.repository.local import cache_folder
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
@@ -45,6 +46,8 @@ _BASE_BYTES = 100 << 20  # the interpreter, libraries and the scratch database's
 _PER_TASK_BYTES = 20 << 20  # a window, its chunks, the frames and compressor they keep busy
 
 _MOUNT_OF_OURS = r"\S+ \S+ (\d+):(\d+) .* - (?:fuse\.spraydry |erofs \S*/spraydry/[0-9a-f]{32}/erofs-)"
+
+_TRIES = 5
 
 # A file system may stamp two writes within one tick of its clock with the same time.
 _CLOCK_NS = 100_000_000
@@ -99,8 +102,55 @@ def ingest(
 
     A tree that did not change makes no version. What cannot be read is left out and reported in the result. Raises
     UsageError, PathNotFound, VersionExists, StoreError; then and when interrupted, what was stored stays, unreferenced,
-    and the next ingest goes on from it.
+    and the next ingest goes on from it. It runs again by itself when what it rests on was collected meanwhile.
     """
+
+    def once(lease: Lease | None = None) -> Ingested:
+        return _ingest(
+            repository,
+            sources,
+            root=root,
+            name=name,
+            chunker=chunker,
+            level=level,
+            exclude=exclude,
+            one_file_system=one_file_system,
+            memory_bytes=memory_bytes,
+            threads=threads,
+            dry_run=dry_run,
+            progress=progress,
+            lease=lease,
+        )
+
+    try:
+        return once()
+    except CollectedMeanwhile:
+        pass
+    # The source is still there. Others collect just now, so what it stores is listed from the first.
+    with hold(repository, f"ingest of {root or 'a folder'}", writing=True, at_once=True) as lease:
+        for _ in range(_TRIES - 2):
+            with suppress(CollectedMeanwhile):
+                repository.refresh()
+                return once(lease)
+        return once(lease)
+
+
+def _ingest(
+    repository: Repository,
+    sources: Sequence[str | bytes],
+    *,
+    root: str | None,
+    name: str | None,
+    chunker: str | None,
+    level: int,
+    exclude: Sequence[str],
+    one_file_system: bool,
+    memory_bytes: int,
+    threads: int | None,
+    dry_run: bool,
+    progress: Report,
+    lease: Lease | None,
+) -> Ingested:
     started = time.time_ns()
     clock = time.monotonic()
     paths, roots = told_apart(repository, sources)
@@ -130,7 +180,9 @@ def ingest(
         stack.callback(nodes.close)
         cache = ScanCache(repository, root, spec, [source.path for source in opened], create=not dry_run)
         stack.callback(cache.close)
-        writer = stack.enter_context(Writer(repository, level, FRAME_TARGET_BYTES, threads, dry_run=dry_run))
+        writer = stack.enter_context(
+            Writer(repository, level, FRAME_TARGET_BYTES, threads, dry_run=dry_run, lease=lease)
+        )
         stack.enter_context(kept(writer, dry_run))
 
         def keep(plain: bytes) -> bytes:

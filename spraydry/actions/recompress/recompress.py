@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from spraydry.actions.condemn import condemn
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.actions.recompress.groups import Examined, Goal, Group, Outcome, encode_anew, groups, rows_of
-from spraydry.errors import SprayDryError, UsageError
+from spraydry.errors import SprayDryError, StoreUnavailable, UsageError
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
-from spraydry.format.run import decode_run, encode_run
+from spraydry.format.run import encode_run
 from spraydry.parallel import ordered_map
+from spraydry.repository.condemned import clean_runs, give_up
 from spraydry.repository.repository import Repository
-from spraydry.repository.runs import replace_runs
 
 _BATCH_BYTES = 32 << 20
 _RUNS_BYTES = 16 << 20  # of index runs, written anew at a time
@@ -90,11 +89,10 @@ def recompress(
         adopted = repository.log.dictionaries.get(usage.frame_class)
         goals[usage.frame_class] = Goal(level, repository.dictionary(adopted) if adopted else None)
         total += usage.plain
-    condemned = repository.log.condemned_since(0)
     last = repository.catalog.newest_frame()
     batch: list[Outcome] = []
     in_batch = 0
-    candidates = groups(repository, goals, dict(state.examined), last, condemned)
+    candidates = groups(repository, goals, dict(state.examined), last, repository.log.condemned)
     for outcome in ordered_map(
         lambda group: encode_anew(repository, group), _within(candidates, budget_bytes, done, report, total)
     ):
@@ -169,33 +167,31 @@ def _replace(repository: Repository, state: _State, worth: list[Outcome]) -> lis
             name = digest(run).hex()
             repository.store.put("index", name, run)
             repository.catalog.add_run(name, infos, rows, verified=True)
-    old = [info.name for outcome in worth for info in outcome.old]
-    condemn(repository, old, "recompress")
-    _remove(repository, state, old)
+    made = {encoded.name for outcome in worth for _, encoded in outcome.new}
+
+    def check() -> None:
+        if made & repository.log.condemned:
+            raise StoreUnavailable("what recompress stored was collected meanwhile; run it again")
+
+    give_up(repository, [info.name for outcome in worth for info in outcome.old], "recompress", check)
+    state.replaced = []
+    _remember(repository, state)
     return worth
-
-
-def _remove(repository: Repository, state: _State, names: list[bytes]) -> None:
-    with repository.batch():
-        repository.catalog.forget_frames(names)
-        repository.store.delete("frames", [name.hex() for name in names])
-        state.replaced = []
-        _remember(repository, state)
 
 
 def _recover(repository: Repository, state: _State) -> int:
     """Finish what a run that was killed had begun: remove frames all of whose chunks are in others. Their number."""
-    condemned = repository.log.condemned_since(0)
-    doomed = {*condemned, *state.replaced}
-    gone = []
-    for name in sorted(doomed):
-        indexed, stored = repository.catalog.has_frame(name), repository.store.info("frames", name.hex()) is not None
-        if (indexed and not stored) or (stored and _lives_elsewhere(repository, name, doomed)):
-            gone.append(name)
-    if gone or state.replaced:
-        state.dirty = True
-        condemn(repository, [name for name in gone if name not in condemned], "recompress")
-        _remove(repository, state, gone)
+    doomed = set(state.replaced)
+    gone = [
+        name
+        for name in sorted(doomed)
+        if repository.store.info("frames", name.hex()) is not None and _lives_elsewhere(repository, name, doomed)
+    ]
+    if gone:
+        give_up(repository, gone, "recompress")
+    if state.replaced:
+        state.replaced, state.dirty = [], True
+        _remember(repository, state)
     return len(gone)
 
 
@@ -207,7 +203,8 @@ def _lives_elsewhere(repository: Repository, name: bytes, doomed: set[bytes]) ->
         return False
     needed = {row.digest for row in rows}
     while needed:
-        places = [place.frame for place in repository.catalog.locate(next(iter(needed))) if place.frame not in doomed]
+        found_in = {place.frame for place in repository.catalog.locate(next(iter(needed)))}
+        places = found_in - doomed - repository.log.condemned
         for other in places:
             try:
                 _, found, _ = repository.decode_frame(other)
@@ -226,21 +223,7 @@ def _clean_runs(repository: Repository, state: _State) -> None:
     """Write the index runs that name removed frames anew without them."""
     if not state.dirty:
         return
-    condemned = repository.log.condemned_since(0)
-    gone = {name for name in condemned if not repository.catalog.has_frame(name)}
-    names: list[str] = []
-    held = 0
-    for stored in list(repository.store.list("index")):
-        infos, _ = decode_run(repository.store.get("index", stored.name))
-        if any(info.name in gone for info in infos):
-            names.append(stored.name)
-            held += stored.size
-            if held >= _RUNS_BYTES:
-                replace_runs(repository, names, gone)
-                names, held = [], 0
-    if names:
-        replace_runs(repository, names, gone)
-    repository.catalog.drop_dead_rows()
+    clean_runs(repository)
     state.dirty = False
     _remember(repository, state)
 

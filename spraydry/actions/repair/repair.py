@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from spraydry.actions.compose.theatre import Theatre
-from spraydry.actions.condemn import condemn
 from spraydry.actions.heal import heal
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.actions.repair.cures import Cures, Remotes, mend_dictionaries
@@ -24,6 +23,7 @@ from spraydry.actions.verify.trees import Damage, TreeChecker
 from spraydry.actions.verify.verify import BadFrames, Verified, look_at_frames
 from spraydry.errors import StoreReadOnly, StoreUnavailable
 from spraydry.format.digest import DIGEST_BYTES
+from spraydry.repository.condemned import condemn
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
@@ -248,4 +248,3 @@ def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list
     result.condemned, result.kept = len(given_up), len(needed)
     if result.written and given_up:
         condemn(repository, given_up, "repair")
-        repository.catalog.forget_frames(given_up)

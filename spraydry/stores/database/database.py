@@ -150,6 +150,26 @@ class Database:
             except MemoryError:
                 raise CorruptData(f"{self.path} is damaged: a value claims an impossible size") from None
 
+    def beside(self, cache_bytes: int) -> apsw.Connection:
+        """A private database for one thread that vanishes when closed, in memory up to `cache_bytes`, then on disk; it
+        can read the tables of this one as `file.NAME`, each statement as last committed. Nothing there locks this."""
+        with translated(self.path):
+            connection = apsw.Connection(
+                "", apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+            )
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            uri = "file:" + quote(os.fsencode(self.path)) + ("?immutable=1" if self._immutable else "?mode=ro")
+            connection.execute("ATTACH ? AS file", (uri,))
+            for pragma in (
+                "main.journal_mode = OFF",
+                "main.synchronous = OFF",
+                f"main.cache_size = -{cache_bytes >> 10}",
+                "file.cache_size = -8000",
+                "temp_store = FILE",
+            ):
+                connection.execute("PRAGMA " + pragma).fetchall()
+        return connection
+
     def execute(self, sql: str, values: Iterable[Any] = ()) -> int:
         """One statement that writes, in a transaction; the number of rows it changed."""
         with self.transaction() as connection:

@@ -1,0 +1,84 @@
+"""Pardoning condemned frames that hold what is to live again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import spraydry
+from spraydry.actions.fence import all_chunks
+from spraydry.errors import CollectedMeanwhile, CorruptData, NotFound
+from spraydry.format.entry import Entry
+from spraydry.format.version import AnyRecord, RevokeRecord
+from spraydry.repository.log import RECORD_FORMAT
+from spraydry.repository.repository import Repository
+
+_TOGETHER = 1000
+
+
+def pardon(repository: Repository, needed: Sequence[tuple[Entry, bytes | None]], *, dry_run: bool = False) -> int:
+    """Take back what condemned the frames that alone hold what these entries with their links lists need; the newest
+    slot when that was looked at: what is condemned behind it is not pardoned.
+
+    Whole slots are taken back: what else was condemned there is condemned again by the next collection. Raises
+    CollectedMeanwhile where some of it is deleted already.
+    """
+    repository.refresh()
+    checked = repository.log.head[0]
+    wanted = _condemned(repository, needed)
+    for slot, record, collected in list(repository.log.sentences()):
+        if not wanted.isdisjoint(record.frames):
+            if collected:
+                raise CollectedMeanwhile(f"deleted by the collection of slot {slot}")
+            if not dry_run:
+                _revoke(repository, slot)
+    if wanted and not dry_run:
+        repository.refresh()
+    return checked
+
+
+def _condemned(repository: Repository, needed: Sequence[tuple[Entry, bytes | None]]) -> set[bytes]:
+    """The condemned frames that hold what no other does."""
+    catalog, wanted, there = repository.catalog, set[bytes](), dict[bytes, bool]()
+
+    def is_there(frame: bytes) -> bool:
+        if frame not in there:
+            there[frame] = repository.store.info("frames", frame.hex()) is not None
+        return there[frame]
+
+    try:
+        every = all_chunks(repository, needed)
+        while names := list(islice(every, _TOGETHER)):
+            for name in set(names) - catalog.known(names):
+                places = [place.frame for place in catalog.locate(name) if is_there(place.frame)]
+                if not places:
+                    raise CollectedMeanwhile(f"chunk {name.hex()} is in no frame")
+                if catalog.is_condemned(places[0]):
+                    wanted.add(places[0])
+    except (NotFound, CorruptData) as error:
+        raise CollectedMeanwhile(str(error)) from None
+    return wanted
+
+
+def _revoke(repository: Repository, slot: int) -> None:
+    log = repository.log
+
+    def make(previous: bytes, now_ns: int) -> AnyRecord:
+        for standing, _, collected in log.sentences():
+            if standing == slot:
+                if collected:
+                    raise CollectedMeanwhile(f"deleted by the collection of slot {slot}")
+                made_by = f"spraydry {spraydry.__version__} undelete"
+                return RevokeRecord(format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=made_by, slot=slot)
+        raise _AsBefore
+
+    try:
+        with repository.batch():
+            log.append(make)
+            repository.remember_head()
+    except _AsBefore:
+        return
+
+
+class _AsBefore(Exception):
+    pass
