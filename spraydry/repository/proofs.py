@@ -13,13 +13,16 @@ from spraydry.stores.database.database import Database
 # is due lies in the order in which it was stored.
 SCHEMA = "CREATE TABLE proof(frame INTEGER PRIMARY KEY, looked_s INTEGER NOT NULL, sound INTEGER NOT NULL) STRICT;"
 _PAGE = 500
-_UNSOUND = "SELECT frame.id, frame.name, frame.stored FROM proof JOIN frame ON frame.id = proof.frame WHERE sound = 0"
+_UNSOUND = (
+    "SELECT frame.id, frame.name, frame.stored FROM proof JOIN frame ON frame.id = proof.frame"
+    " WHERE sound = 0 AND verified >= 0"
+)
 _NEVER = (
     "SELECT frame.id, frame.name, frame.stored FROM frame LEFT JOIN proof ON proof.frame = frame.id"
-    " WHERE proof.frame IS NULL"
+    " WHERE proof.frame IS NULL AND verified >= 0"
 )
 _OF_DATE = (
-    "SELECT frame.id, frame.name, frame.stored FROM proof JOIN frame ON frame.id = proof.frame"
+    "SELECT frame.id, frame.name, frame.stored FROM proof JOIN frame ON frame.id = proof.frame AND verified >= 0"
     " WHERE sound = 1 AND looked_s = {0}"
 )
 
@@ -76,7 +79,7 @@ class ProofTable:
         the age of their proof (one of the future, of a clock that was wrong, comes last); those of one age by rising
         id. Not those found damaged."""
         if not self._there:
-            yield from self._by_id("SELECT id, name, stored FROM frame WHERE true", "id")
+            yield from self._by_id("SELECT id, name, stored FROM frame WHERE verified >= 0", "id")
             return
         yield from self._by_id(_NEVER)
         sql = "SELECT DISTINCT looked_s FROM proof WHERE sound = 1 AND looked_s <> ? ORDER BY looked_s"
@@ -108,19 +111,19 @@ class ProofTable:
 
     def summary(self) -> Proofs:
         """What is remembered of all frames."""
-        frames = self._database.rows("SELECT count(*) FROM frame")[0][0]
+        frames = self._database.rows("SELECT count(*) FROM frame WHERE verified >= 0")[0][0]
         if not self._there:
             return Proofs(frames, 0, 0, None)
         proved, damaged, oldest_s = self._database.rows(
             "SELECT coalesce(sum(sound), 0), coalesce(sum(1 - sound), 0), min(CASE sound WHEN 1 THEN looked_s END)"
-            " FROM proof WHERE frame IN (SELECT id FROM frame)"
+            " FROM proof WHERE frame IN (SELECT id FROM frame WHERE verified >= 0)"
         )[0]
         return Proofs(frames, proved, damaged, oldest_s)
 
     def tidy(self) -> None:
         """Forget the dates of frames that are not indexed any more."""
         if self.kept:
-            self._database.execute("DELETE FROM proof WHERE frame NOT IN (SELECT id FROM frame)")
+            self._database.execute("DELETE FROM proof WHERE frame NOT IN (SELECT id FROM frame WHERE verified >= 0)")
 
     def clear(self) -> None:
         """Forget everything: of a catalog made anew nothing is known."""
