@@ -60,7 +60,7 @@ _PLACES = [
     "SELECT chunk.digest, frame.verified, frame.id, frame.name, chunk.offset, chunk.length"
     f" FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
     f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)})"
-    for level in range(_LEVELS)
+    for level in range(LEVELS)
 ]
 _INFO = "name, class, codec, level, dictionary, plain, stored"
 _INFO_TYPES = (bytes, str, int, int, bytes | None, int, int)
