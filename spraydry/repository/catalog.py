@@ -59,7 +59,7 @@ _CLAIMED = [
 _PLACES = [
     "SELECT chunk.digest, frame.verified, frame.id, frame.name, chunk.offset, chunk.length"
     f" FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
-    f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)})"
+    f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified > {_GONE}"
     for level in range(LEVELS)
 ]
 _INFO = "name, class, codec, level, dictionary, plain, stored"
