@@ -131,6 +131,14 @@ def test_what_was_forgotten_does_not_come_back(three: Repository) -> None:
     assert three.log.head[0] == slots
 
 
+def test_a_path_above_one_that_was_forgotten(three: Repository) -> None:
+    """What stands for an old version then stands for what had come in its place, too."""
+    forget(three, "r:in/secret/key")
+    done = forget(three, "r:in/secret")
+    assert (["v3"], ["v3-2"]) in pairs(done) and (["v3-1"], ["v3-2"]) in pairs(done)
+    assert "in/secret/key" not in newest(three)
+
+
 @pytest.mark.parametrize("after", range(1, 10))
 def test_interrupted_and_run_again(three: Repository, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     make_version(three, "r", {b"a": b"4"})

@@ -215,8 +215,7 @@ class _Forgetting:
 
     def _proposal(self, version: Version) -> Proposal:
         """A version without the path; its new pages go to the writer."""
-        record = version.record
-        part = self._theatre.cut(Part(record.entry, record.links), [self._path])
+        part = self._without(version)
         self._theatre.store(self._writer, part)
         return self._like(version, part)
 
@@ -255,14 +254,19 @@ class _Forgetting:
         return commit(self._repository, named, self._began_at).version
 
     def restate(self) -> str | None:
-        """Make a copy of what is to be the newest version, if it is not, and does not hold the path; its name."""
-        last = self._last()
-        record = last.record
-        if self.is_settled() or self._theatre.surgery.at(record.entry, self._path) is not None:
+        """Make a copy of what is to be the newest version, if it is not; its name."""
+        if self.is_settled():
             return None
-        return self._commit(last, self._like(last, Part(record.entry, record.links))).name
+        last = self._last()
+        return self._commit(last, self._like(last, self._without(last))).name
 
     def is_settled(self) -> bool:
-        """Whether what is to be the newest version is that, or one that is equal."""
+        """Whether the newest version is what is to be that, without the path, or an equal one."""
         newest, last = self._log.newest(self._root), self._last()
-        return newest is not None and same(newest, self._like(last, Part(last.record.entry, last.record.links)))
+        return newest is not None and same(newest, self._like(last, self._without(last)))
+
+    def _without(self, version: Version) -> Part:
+        """A version without the path; new pages are in the theatre."""
+        part = Part(version.record.entry, version.record.links)
+        held = self._theatre.surgery.at(part.entry, self._path) is not None
+        return self._theatre.cut(part, [self._path]) if held else part

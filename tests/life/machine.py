@@ -224,7 +224,6 @@ class Life(RuleBasedStateMachine):
 
     # -- collecting
 
-    @precondition(lambda self: False)
     @rule(side=sides, below=st.sampled_from(("0%", "60%", "100%")), at=st.none() | writes)
     def gc(self, side: str, below: str, at: int | None) -> None:
         of: Side = getattr(self, side)
@@ -238,7 +237,6 @@ class Life(RuleBasedStateMachine):
 
     # -- damage
 
-    @precondition(lambda self: False)
     @rule(side=sides, seed=seeds, frames=st.integers(1, 3), help_from=st.sets(st.sampled_from(("other", "sources"))))
     def damaged_and_repaired(self, side: str, seed: int, frames: int, help_from: set[str]) -> None:
         of: Side = getattr(self, side)
