@@ -218,7 +218,7 @@ class Log:
         for version in versions:
             if version.name == name:
                 return version
-        gone = " any more" if name in self._roots[root] else ""
+        gone = f" any more (`spraydry undelete {root}@{name}` may bring it back)" if name in self._roots[root] else ""
         raise VersionNotFound(
             f"{root!r} has no version {name!r}{gone}{_near(name or '', [version.name for version in versions])}"
         )
