@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spraydry.actions.repair import Repaired
 
 _SHOWN = 50
@@ -62,6 +64,7 @@ def repair(
     from spraydry.commands.session import open_repository
     from spraydry.errors import CorruptData
 
+    _mend_log(from_ or [], write)
     with open_repository(read_only=False) as repository, Progress(quiet=json) as progress:
         done = action(repository, write=write, known=known, remotes=from_ or (), sources=source or (), report=progress)
         seconds = progress.seconds
@@ -83,6 +86,35 @@ def repair(
     else:
         terminal.line(f"nothing was changed: {looked}; with --write it is done (and --known spares reading all again)")
     return code
+
+
+def _mend_log(remotes: list[str], write: bool) -> None:
+    """Where the log is such that nothing can be opened, see to that first."""
+    from spraydry.actions.repair import mend_log
+    from spraydry.commands import terminal
+    from spraydry.commands.session import open_repository, repository_url
+    from spraydry.errors import CorruptData
+
+    try:
+        open_repository(read_only=not write).close()
+    except CorruptData:
+        mended = mend_log(repository_url(), remotes, write)
+        if mended.lost:
+            raise CorruptData(
+                f"{_slots(mended.lost)} lost, and no other store of this repository and no copy of it (--from) has"
+                " what was there: without that nothing can be read"
+            ) from None
+        if not mended.had:
+            raise
+        if not write:
+            raise CorruptData(
+                f"{_slots(mended.had)} damaged, and can be had: with --write it is done, and the rest is looked at"
+            ) from None
+        terminal.line(f"{_slots(mended.had)} mended, from copies of this repository")
+
+
+def _slots(slots: Sequence[int]) -> str:
+    return f"log slots {', '.join(map(str, slots))} are" if len(slots) > 1 else f"log slot {slots[0]} is"
 
 
 def _tell_damage(done: Repaired) -> None:

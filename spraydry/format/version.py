@@ -112,7 +112,9 @@ def decode_record(value: bytes, slot: int) -> tuple[AnyRecord, bytes]:
     """The record in a slot, and its digest. Raises CorruptData, FormatTooNew."""
     plain, name = value[:-DIGEST_BYTES], value[-DIGEST_BYTES:]
     if digest(plain) != name:
-        raise CorruptData(f"log slot {slot} is damaged")
+        raise CorruptData(
+            f"log slot {slot} is damaged: only a copy of this store has it (see `spraydry repair --from`)"
+        )
     try:
         record = _decoder.decode(plain)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -88,7 +88,8 @@ class Log:
                     break
                 self._append(value)
             if slot_name(len(self.records)) < listed:
-                raise CorruptData(f"log slot {len(self.records) + 1} is missing, though {listed} is there")
+                missing = f"log slot {len(self.records) + 1} is missing, though {listed} is there"
+                raise CorruptData(f"{missing}: only a copy of this store has it (see `spraydry repair --from`)")
             return len(self.records)
 
     def _append(self, value: bytes) -> None:

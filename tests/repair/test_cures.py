@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,17 @@ from spraydry.repository.repository import Repository
 from tests.repair.damaged import KINDS, chunk_of, contents, damage, fill, frames_of, make, small_frames
 
 HOW = ("flipped", "cut", "gone")
+FROM_FILES = ("content", "linked content", "part", "manifest", "attributes")
+
+
+def cases(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Each kind damaged in each way in one file, and each once in a folder."""
+    everything = [("sqlite", kind, how) for kind in kinds for how in HOW]
+    return everything + [("dir", kind, HOW[number % 3]) for number, kind in enumerate(kinds)]
+
+
+def each(kinds: Sequence[str] = KINDS) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("url", "kind", "how"), cases(kinds), indirect=["url"])
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +87,7 @@ def check_sound(url: str) -> None:
         assert found.sound, found
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("kind", KINDS)
+@each()
 def test_had_from_another_repository(url: str, made: Path, kind: str, how: str) -> None:
     before = whole(url)
     break_some(url, (kind, how))
@@ -97,8 +107,7 @@ def test_had_from_another_repository(url: str, made: Path, kind: str, how: str) 
         assert again.sound and not again.condemned
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("kind", ["content", "linked content", "part", "manifest", "attributes"])
+@each(FROM_FILES)
 def test_had_from_the_original_files(url: str, made: Path, kind: str, how: str) -> None:
     before = whole(url)
     break_some(url, (kind, how))
@@ -122,8 +131,7 @@ def test_had_from_the_original_files(url: str, made: Path, kind: str, how: str) 
     assert not lost or kind in ("manifest", "attributes")
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("kind", KINDS)
+@each()
 def test_without_exactly_what_is_lost(url: str, made: Path, kind: str, how: str) -> None:
     """The new version reads whole, holds everything the old one still gives, and names what it lacks."""
     before = whole(url)

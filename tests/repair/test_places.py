@@ -145,7 +145,7 @@ def test_another_repository_that_has_lost_it_too(repository: Repository, tmp_pat
     with Repository.open(repository.url) as one:
         done = repair(one, write=True, remotes=[str(tmp_path / "copy.sqlite")])
         lost = {path for path, _ in done.without[0].lacks}
-        assert not done.whole and (lost == set(FILES) if how == "gone" else len(lost) == 1)
+        assert done.kept == 1 and not done.whole and (lost == set(FILES) if how == "gone" else len(lost) == 1)
         found = verify(one)
         assert {one.path for one in found.damage} == lost
 
@@ -167,3 +167,30 @@ def test_what_removed_versions_need_is_kept_too(repository: Repository) -> None:
             with suppress(SprayDryError), one.open_file(f"r@v1:{name.decode()}") as stream:
                 readable += stream.read() == plain
         assert readable == len(FILES) - 1
+
+
+def test_a_damaged_log(tmp_path: Path, spraydry: Run) -> None:
+    """It is nowhere but in its slots: those of a copy are taken where the records around them say they are the ones."""
+    source = filled_source(tmp_path)
+    for number in range(4):
+        (source / "more").write_bytes(b"%d" % number)
+        spraydry("ingest", source)
+    shutil.copytree(tmp_path / "a", tmp_path / "backup")
+    slots = sorted((tmp_path / "a" / "log").rglob("0*"))
+    before = [slot.read_bytes() for slot in slots]
+    slots[1].write_bytes(b"?" + before[1][1:])
+    slots[2].unlink()
+    slots[3].write_bytes(b"?" + before[3][1:])
+    for more in ((), ("--write",)):
+        _, _, err = spraydry("repair", *more, code=6)
+        assert "log slots 2, 3, 4 are lost" in err
+    copy = f"dir:{tmp_path}/backup"
+    _, _, err = spraydry("repair", "--from", copy, code=6)
+    assert "log slots 2, 3, 4 are damaged, and can be had" in err and not slots[2].exists()
+    (tmp_path / "backup" / "log" / slots[1].name).write_bytes(before[0])  # a record that is not the one
+    _, _, err = spraydry("repair", "--from", copy, "--write", code=6)
+    assert "log slot 2 is lost" in err
+    (tmp_path / "backup" / "log" / slots[1].name).write_bytes(before[1])
+    _, out, _ = spraydry("repair", "--from", copy, "--write")
+    assert "log slot 2 is mended" in out and [slot.read_bytes() for slot in slots] == before
+    check(f"dir:{tmp_path}/a", source)

@@ -188,6 +188,7 @@ class Absence:
         self._repository = repository
         self._known = repository.catalog.names()
         self._next = next(self._known, None)
+        self._unlisted: list[bytes] = []
         self.missing: list[bytes] = []
 
     def passing(self, listed: Iterable[tuple[str, list[Member]]]) -> Iterator[tuple[str, list[Member]]]:
@@ -196,12 +197,15 @@ class Absence:
             self._until(one[0])
             yield one
         self._until("g")  # behind every name
+        # What was listed may have been deleted since, and what was not may have come: a look at it decides.
+        info = self._repository.store.info
+        seen = ordered_map(lambda name: info("frames", name.hex()), self._unlisted, threads_of(self._repository))
+        self.missing += [name for name, found in zip(self._unlisted, seen, strict=True) if found is None]
 
     def _until(self, listed: str) -> None:
         while self._next is not None and (text := self._next.hex()) <= listed:
-            # What was listed may have been deleted since, and what was not may have come: a look at it decides.
-            if text != listed and self._repository.store.info("frames", text) is None:
-                self.missing.append(self._next)
+            if text != listed:
+                self._unlisted.append(self._next)
             self._next = next(self._known, None)
 
 
