@@ -60,6 +60,6 @@ def clone(
                 done = clone_lazily(other, repository, versions, report=progress)
             else:
                 done = transfer(other, repository, versions, report=progress)
-    tell(done, "fetched", False, json)
+    tell(done, "fetched", "here", False, json)
     if lazy and not json:
         terminal.line("what files hold is fetched when it is read: `spraydry pull` fetches the rest")

@@ -67,7 +67,7 @@ def pull(
             raise UsageError("--lazy is for a lazy clone and its origin: `spraydry clone --lazy REMOTE NEW` makes one")
         else:
             done = _from_remote(remote, versions, root, limit, dry_run, progress)
-    tell(done, "fetched", dry_run, json)
+    tell(done, "fetched", "here", dry_run, json)
 
 
 def _from_origin(versions: Sequence[str], lazy: bool, limit: str | None, dry_run: bool, report: Report) -> Transferred:

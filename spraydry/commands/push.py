@@ -54,4 +54,4 @@ def push(
             other = open_other("memory:", create=True)
         with other:
             done = transfer(repository, other, versions, root=root, dry_run=dry_run, report=progress)
-    tell(done, "sent", dry_run, json)
+    tell(done, "sent", "there", dry_run, json)

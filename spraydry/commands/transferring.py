@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 _TOLD = 10
 
 
-def tell(done: Transferred, verb: str, dry_run: bool, json: bool) -> None:
-    """Print what was transferred; `verb` says what that is called (`sent`)."""
+def tell(done: Transferred, verb: str, where: str, dry_run: bool, json: bool) -> None:
+    """Print what was transferred; `verb` says what that is called (`sent`), `where` where to (`there`)."""
     from spraydry.commands import terminal
 
     if json:
@@ -30,6 +30,6 @@ def tell(done: Transferred, verb: str, dry_run: bool, json: bool) -> None:
     else:
         terminal.line("nothing is missing")
     if done.existing:
-        terminal.line(f"{plural(len(done.existing), 'version')} there already")
+        terminal.line(f"{plural(len(done.existing), 'version')} {where} already")
     if done.removed:
-        terminal.line(f"{plural(len(done.removed), 'version')} removed there, and not {verb} again")
+        terminal.line(f"{plural(len(done.removed), 'version')} removed {where}, and not {verb} again")

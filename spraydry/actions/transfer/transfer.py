@@ -235,8 +235,8 @@ def _prerequisites(source: Repository, target: Repository) -> Iterator[None]:
         lacking = [one.name for one in bundle.prerequisites if one.content not in there]
         raise VersionNotFound(
             f"{source.url} builds on {', '.join(lacking[-_TOLD:])}, which {'is' if len(lacking) == 1 else 'are'} not in"
-            f" {target.url}: bring that there first ({error})"
-        ) from None
+            f" {target.url}: bring that there first"
+        ) from error
 
 
 def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
