@@ -9,7 +9,11 @@ import spraydry
 
 if TYPE_CHECKING:
     from spraydry.repository.repository import Repository
+    from spraydry.stores.base import Store
     from spraydry.stores.over.meter import Meter
+
+
+_OTHER_CACHE_BYTES = 64 << 20
 
 
 @dataclass
@@ -56,14 +60,21 @@ def open_other(url: str, *, create: bool = False, read_only: bool = False, limit
     """Another repository than that of this run; `limit` is how many bytes a second go there, or come (`10M`)."""
     from spraydry.format.chunker import parse_bytes
     from spraydry.repository.repository import Repository
+    from spraydry.stores.memory import MemoryStore
+    from spraydry.stores.over.cache import Cache
+    from spraydry.stores.over.throttle import Throttle
 
-    other = Repository.open(
-        url,
-        create=create,
-        read_only=read_only,
-        metered=options.stats,
-        limit_bytes_s=None if limit is None else parse_bytes(limit),
-    )
+    limit_bytes_s = None if limit is None else parse_bytes(limit)
+
+    def over(store: Store) -> Store:
+        if limit_bytes_s is not None:
+            store = Throttle(store, 0.0, limit_bytes_s, limit_bytes_s)
+        if store.location() is None:
+            # Frames of trees are read twice: to know what is missing, and to be copied.
+            store = Cache(store, MemoryStore(), _OTHER_CACHE_BYTES, write_through=False)
+        return store
+
+    other = Repository.open(url, create=create, read_only=read_only, metered=options.stats, over=over)
     if other.opened.meter is not None:
         options.meters.append(other.opened.meter)
     return other

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -59,7 +59,7 @@ def open_at(
     create: bool = False,
     read_only: bool = False,
     metered: bool = False,
-    limit_bytes_s: int | None = None,
+    over: Callable[[Store], Store] | None = None,
 ) -> Opened:
     """Open what is at `url`, a store of its own or one of several. Raises StoreError, CorruptData, UsageError."""
     try:
@@ -86,10 +86,8 @@ def open_at(
     except BaseException:
         bare.close()
         raise
-    if limit_bytes_s is not None:
-        from spraydry.stores.over.throttle import Throttle
-
-        opened = opened._replace(store=Throttle(opened.store, 0.0, limit_bytes_s, limit_bytes_s))
+    if over is not None:
+        opened = opened._replace(store=over(opened.store))
     if metered:
         from spraydry.stores.over.meter import Meter
 

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from spraydry.errors import UsageError
@@ -22,6 +22,7 @@ from spraydry.repository.local import open_catalog
 from spraydry.repository.log import Version
 from spraydry.repository.opening import Opened, open_at
 from spraydry.repository.stream import open_entry, parts
+from spraydry.stores.base import Store
 
 DEFAULT_CACHE_BYTES = 64 << 20
 _PAGE_CACHE_BYTES = 16 << 20
@@ -58,14 +59,14 @@ class Repository(Chunks):
         read_only: bool = False,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         metered: bool = False,
-        limit_bytes_s: int | None = None,
+        over: Callable[[Store], Store] | None = None,
     ) -> Repository:
-        """Open the repository at a path or URL; with `create`, make one where there is nothing. At most `limit_bytes_s`
-        go there, and come from there.
+        """Open the repository at a path or URL; with `create`, make one where there is nothing. `over` puts
+        something over its store, such as a Throttle.
 
         Raises StoreNotFound, NotARepository, FormatTooNew, StoreUnavailable and other StoreErrors.
         """
-        opened = open_at(url, create=create, read_only=read_only, metered=metered, limit_bytes_s=limit_bytes_s)
+        opened = open_at(url, create=create, read_only=read_only, metered=metered, over=over)
         try:
             return cls(opened, open_catalog(opened), url, cache_bytes)
         except BaseException:

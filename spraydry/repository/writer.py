@@ -60,8 +60,9 @@ class Writer:
     """Takes chunks; not thread-safe. Frames are encoded in threads of its own, and stored by a Storer in another one.
 
     What was added counts as known from then on; after a crash what was not yet published by an index run is
-    unreferenced, no more. With `dry_run` nothing is stored, only counted. At most `ahead` frames wait or are encoded at
-    a time, one batch of encoded ones is collected, and one is on its way to the store: that bounds memory.
+    unreferenced, no more: there is a run for each `run_bytes` of frames. With `dry_run` nothing is stored, only
+    counted. At most `ahead` frames wait or are encoded at a time, one batch of encoded ones is collected, and one is
+    on its way to the store: that bounds memory.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Writer:
         dictionaries: dict[str, bytes] | None = None,
         dry_run: bool = False,
         lease: Lease | None = None,
+        run_bytes: int | None = None,
     ) -> None:
         self.repository = repository
         self.level = level
@@ -93,9 +95,9 @@ class Writer:
         # A lease that is given is its owner's.
         self._own = None if dry_run or lease else Lease(repository, "writing", writing=True)
         self._lease = lease or self._own
-        self._storer = Storer(
-            repository, (_FAR_RUN_TIMES if self._far else 1) * _RUN_BYTES, None if dry_run else self._lease
-        )
+        if run_bytes is None:
+            run_bytes = (_FAR_RUN_TIMES if self._far else 1) * _RUN_BYTES
+        self._storer = Storer(repository, run_bytes, None if dry_run else self._lease)
         self._pending: set[bytes] = set()
         self._asked: list[tuple[bytes, Buffer, str, bool]] = []  # added, but not yet looked up
         self._asked_bytes = 0

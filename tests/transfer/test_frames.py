@@ -18,6 +18,8 @@ from spraydry.format.version import CondemnRecord, RevokeRecord
 from spraydry.repository.dictionaries import adopt, keep, shipped
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer, Written
+from spraydry.stores.base import Store
+from spraydry.stores.over.throttle import Throttle
 from tests.small_versions import small_versions
 from tests.transfer.reading import check_same
 from tests.versions import make_version
@@ -138,7 +140,11 @@ def test_what_is_condemned_meanwhile_is_sent_again(
 
 def test_a_limit_holds_the_other_side_back(repository: Repository, rng: random.Random) -> None:
     make_version(repository, "a", {b"x": rng.randbytes(100_000)})
-    with Repository.open("memory:", create=True, limit_bytes_s=200_000) as slow:
+
+    def over(store: Store) -> Store:
+        return Throttle(store, 0.0, 200_000, 200_000)
+
+    with Repository.open("memory:", create=True, over=over) as slow:
         began = time.monotonic()
         transfer(repository, slow)
         assert time.monotonic() - began > 0.4

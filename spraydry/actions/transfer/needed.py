@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from spraydry.actions.compare import differing
-from spraydry.errors import ChunkNotFound
+from spraydry.errors import ChunkCorrupt, ChunkNotFound
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.links import Links
 from spraydry.format.manifest import Manifest
 from spraydry.format.tree import Page, Tree
 from spraydry.format.version import VersionRecord
 from spraydry.repository.repository import Repository
+
+T = TypeVar("T")
 
 
 class Needed(NamedTuple):
@@ -24,34 +26,33 @@ class Needed(NamedTuple):
 
 
 class Reader:
-    """Pages of a repository, and those it lacks from another, on whose versions it may build.
+    """Pages that are in either of two repositories, from the nearer one where both have them: a version may build on
+    what the other side has, and the far side is spared.
 
     Blocks; threads may share it.
     """
 
-    def __init__(self, source: Repository, other: Repository) -> None:
+    def __init__(self, source: Repository, target: Repository) -> None:
+        by_distance = sorted((target, source), key=lambda one: one.store.traits.round_trip_s)
+        self._near, self._far = by_distance
         self._source = source
-        self._other = other
 
     def read(self, name: bytes) -> bytes:
         """A chunk, verified. Raises ChunkNotFound, ChunkCorrupt."""
-        try:
-            return bytes(self._source.read_chunk(name))
-        except ChunkNotFound as error:
-            try:
-                return bytes(self._other.read_chunk(name))
-            except ChunkNotFound:
-                raise error from None
+        return bytes(self._from_either(name, Repository.read_chunk))
 
     def page(self, name: bytes) -> Page:
         """A tree page, decoded and checked. Raises also CorruptData."""
+        return self._from_either(name, Repository.page)
+
+    def _from_either(self, name: bytes, read: Callable[[Repository, bytes], T]) -> T:
+        holder = next((one for one in (self._near, self._far) if one.catalog.locate(name)), self._source)
         try:
-            return self._source.page(name)
-        except ChunkNotFound as error:
-            try:
-                return self._other.page(name)
-            except ChunkNotFound:
-                raise error from None
+            return read(holder, name)
+        except (ChunkNotFound, ChunkCorrupt):
+            if holder is self._source:
+                raise
+        return read(self._source, name)
 
 
 def needed(

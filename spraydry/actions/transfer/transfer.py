@@ -16,7 +16,7 @@ from spraydry.actions.transfer.choose import Choice, Item, choose, content_name,
 from spraydry.actions.transfer.needed import Reader, needed
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
-from spraydry.errors import ChunkNotFound, CorruptData, SprayDryError, StoreUnavailable, VersionExists, VersionNotFound
+from spraydry.errors import ChunkNotFound, CollectedMeanwhile, CorruptData, SprayDryError, VersionExists, VersionNotFound
 from spraydry.format.entry import Content
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.repository.bundles import check_whole
@@ -32,6 +32,7 @@ _TOLD = 5
 # Merging index runs moves them there and back. With the usual few, every eighth push of a small version moved three
 # times what the version takes; the target's own ingests, and gc, merge sooner.
 _MANY_RUNS = 200
+_RUN_BYTES = 8 << 20  # also far away, where an ingest publishes more rarely: a network that failed is the usual end
 
 
 @dataclass
@@ -89,10 +90,10 @@ def transfer(
             try:
                 _attempt(source, target, choice, began_at, contents, assumed, done, dry_run, report)
                 break
-            except StoreUnavailable:
-                if attempt == _TRIES - 1 or not target.log.condemned_since(began_at):
+            except CollectedMeanwhile:  # what was counted on: it is sent again
+                if attempt == _TRIES - 1:
                     raise
-                target.refresh()  # what was counted on was collected meanwhile, and is sent again
+                target.refresh()
     if done.versions and not dry_run:
         merge_runs(target, _MANY_RUNS)
         target.store.flush()
@@ -192,7 +193,7 @@ def copy(
             done.frames, done.chunks, done.sent_bytes = totals
             yield from range(len(wanted))
             return
-        writer = stack.enter_context(Writer(target, plan.level))
+        writer = stack.enter_context(Writer(target, plan.level, run_bytes=_RUN_BYTES))
         stack.enter_context(kept(writer, False))
         before = replace(done)
         sent = number = 0
