@@ -16,7 +16,14 @@ from spraydry.actions.transfer.choose import Choice, Item, choose, content_name,
 from spraydry.actions.transfer.needed import Reader, needed
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
-from spraydry.errors import ChunkNotFound, CollectedMeanwhile, CorruptData, SprayDryError, VersionExists, VersionNotFound
+from spraydry.errors import (
+    ChunkNotFound,
+    CollectedMeanwhile,
+    CorruptData,
+    SprayDryError,
+    VersionExists,
+    VersionNotFound,
+)
 from spraydry.format.entry import Content
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.repository.bundles import check_whole
@@ -38,12 +45,14 @@ _RUN_BYTES = 8 << 20  # also far away, where an ingest publishes more rarely: a 
 @dataclass
 class Transferred:
     """What was (or would be) transferred: `versions` with all new names, oldest first. `existing` were there, `removed`
-    were there once and were removed. `sent_bytes` is what new frames take, `chunks` and `plain_bytes` what they hold;
+    were there once and were removed. `behind` says of roots which version was the newest there, where older ones came
+    after it: a root alone means what came last. `sent_bytes` is what new frames take, `chunks` and `plain_bytes` what they hold;
     of a dry run an estimate."""
 
     versions: list[str] = field(default_factory=list)
     existing: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    behind: dict[str, str] = field(default_factory=dict)
     frames: int = 0
     chunks: int = 0
     sent_bytes: int = 0
@@ -113,6 +122,11 @@ def _attempt(
 ) -> None:
     done.existing = [str(version) for version in choice.existing if str(version) not in done.versions]
     done.removed = [str(version) for version in choice.removed]
+    for item in choice.items:
+        root, newest = item.names[0].root, target.log.newest(item.names[0].root)
+        there = newest and source.log.used(item.record.root, newest.name)
+        if newest and there and item.there is None and there.made_in > item.names[0].made_in:
+            done.behind.setdefault(root, newest.name)
     shared = shared_versions(source.log, target.log)
     wanted = [Wanted(str(item), None if item.there else item.record, _base(item, shared)) for item in choice.items]
     reader = Reader(source, target)
