@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from spraydry.errors import PathNotFound, RootNotFound, UsageError
 from spraydry.format.entry import FILE
 from spraydry.format.links import group_of
 from spraydry.repository.repository import Repository
+from tests.life.child import killed
 from tests.repositories import Run, caller
 from tests.small_versions import read_all
 from tests.versions import make_version, plain_entry
@@ -160,6 +163,39 @@ def test_interrupted_and_run_again(three: Repository, monkeypatch: pytest.Monkey
     assert sorted(names(three)) == ["first-1", "v1-1", "v2-1", "v3-1", "v4", "v4-1"]
     assert newest(three) == {"a": b"4"}
     assert verify(three).sound
+
+
+@pytest.mark.parametrize("scheme", ["", "dir:"])
+def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """Whatever is there then is whole, and the same command ends with what it would have made."""
+    base, url = tmp_path / "base", scheme + str(tmp_path / "r")
+    with Repository.open(scheme + str(base), create=True) as repository:
+        make_version(repository, "r", {b"a": b"1", b"s": SECRET})
+        make_version(repository, "r", {b"a": b"2", b"s": {b"key": b"2"}})
+        tag(repository, "r@v1", "first")
+        make_version(repository, "r", {b"a": b"3"})
+    was_killed, write, middle = True, 0, set()
+    while was_killed:
+        write += 1
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{write}"))  # its catalog knows of no other try
+        if scheme:
+            shutil.rmtree(tmp_path / "r", ignore_errors=True)
+            shutil.copytree(base, tmp_path / "r")
+        else:
+            shutil.copy(base, tmp_path / "r")
+        was_killed = killed(["--repo", url, "forget", "r:s", "--prune"], write)
+        with Repository.open(url) as repository:
+            found = verify(repository)
+            assert not (found.damage or found.damaged_frames or found.other)
+            middle.add(tuple(names(repository)))
+            try:
+                forget(repository, "r:s", prune=True)
+            except PathNotFound:
+                pass
+            assert set(names(repository)) == {"v1-1", "first-1", "v2-1", "v3", "v3-1"}
+            assert newest(repository) == {"a": b"3"}
+            assert read_all(repository, "r@first-1") == {"a": b"1"}
+    assert len(middle) > 2 + (scheme == "dir:") * 4
 
 
 def test_a_version_that_comes_meanwhile(three: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

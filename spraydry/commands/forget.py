@@ -17,7 +17,8 @@ def forget(address: str, /, *, prune: bool = False, dry_run: bool = False, json:
     the time of v3, tags likewise. Versions that do not hold it stay as they are;
     what was the newest version is the newest one afterwards. The old versions stay
     until --prune removes them; the bytes then go with `spraydry gc`. Until that
-    `spraydry undelete` brings them back.
+    `spraydry undelete` brings them back. Run it again if it was interrupted: in
+    between the newest version may be one that is made again, but older.
 
     For example:
         spraydry forget photos:2024/private --dry-run
