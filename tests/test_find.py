@@ -102,7 +102,7 @@ def test_conditions() -> None:
     file = plain_entry(b"a.txt", FILE, digest(b"x"), 100, mtime_s=1000)
 
     def fits(entry: Entry = file, path: bytes = b"d/a.txt", **conditions: Any) -> bool:
-        return condition(Query(**conditions))(path, entry)
+        return condition(Query(**conditions)).fits(path, entry)
 
     assert (
         fits() and fits(pattern=b"*.txt") and fits(pattern=b"d/*") and fits(pattern=b"/d/*") and fits(pattern=b"**/a*")

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spraydry import cli
+from spraydry.actions.contents import Wanted
 from spraydry.actions.grep import Line, Pattern, grep
 from spraydry.actions.grep.literal import literal
 from spraydry.errors import PathNotFound, UsageError
@@ -22,11 +23,12 @@ from spraydry.format.entry import FILE
 from spraydry.repository.repository import Repository
 from tests.versions import make_version, plain_entry
 
+EVERYTHING = Wanted(lambda path, entry: True)
 Told = list[tuple[list[str], list[tuple[int, bytes]]]]
 
 
 def told(repository: Repository, pattern: bytes, *addresses: str, **options: Any) -> Told:
-    found = grep(repository, Pattern(pattern), addresses, wanted=lambda path, entry: True, **options)
+    found = grep(repository, Pattern(pattern), addresses, wanted=EVERYTHING, **options)
     return [
         ([f"{at.where}:{at.path.decode()}" for at in one.places], [(line.number, line.text) for line in one.lines])
         for one in found
@@ -80,7 +82,7 @@ def test_long_files_are_searched_piece_by_piece(repository: Repository, monkeypa
     found = told(repository, b"line (9|39999)$", "r:t")
     assert found == [(["r@v1:t"], [(10, b"line 9"), (40_000, b"line 39999")])]
     assert [places for places, _ in told(repository, b"needle")] == [["r@v1:l"]]
-    for one in grep(repository, Pattern(b"line 9"), ["r:b"], wanted=lambda path, entry: True):
+    for one in grep(repository, Pattern(b"line 9"), ["r:b"], wanted=EVERYTHING):
         assert one.binary and not list(one.lines)
     assert told(repository, b"line", "r:t", only_names=True) == [(["r@v1:t"], [])]
 
@@ -88,7 +90,7 @@ def test_long_files_are_searched_piece_by_piece(repository: Repository, monkeypa
 def test_what_cannot_be_read_is_told_beside_the_rest(repository: Repository) -> None:
     gone = plain_entry(b"", FILE, digest(b"gone"), 4)
     make_version(repository, "r", {b"a": b"yes", b"gone": gone, b"z": b"yes!"})
-    found = list(grep(repository, Pattern(b"yes"), wanted=lambda path, entry: True))
+    found = list(grep(repository, Pattern(b"yes"), wanted=EVERYTHING))
     assert [one.problem is None for one in found] == [True, False, True]
     assert "no frame" in (found[1].problem or "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +20,7 @@ from spraydry.stores.database.scratch import scratch, scratch_errors
 
 _CACHE_BYTES = 32 << 20
 _BUFFERED_ROWS = 2000
+_TOLD_EVERY = 128
 _STILL = -1  # the last version of what the newest of the scope has
 
 # `first` and `last` number the versions of the root. Rows come in path order, so the table grows at its end.
@@ -66,7 +68,13 @@ class Content(NamedTuple):
     entry: Entry
 
 
-Wanted = Callable[[bytes, Entry], bool]  # of a path (the root's name, if it is the root itself)
+@dataclass(frozen=True)
+class Wanted:
+    """`fits(path, entry)` says what is wanted, by path (of a root itself: its name), kind and content; if `by_time`,
+    also by other attributes, and more has to be gone through."""
+
+    fits: Callable[[bytes, Entry], bool]
+    by_time: bool = False
 
 
 def scopes(repository: Repository, addresses: Sequence[str]) -> list[Scope]:
@@ -108,6 +116,7 @@ class Contents:
         self._roots = list(dict.fromkeys(scope.root for scope in scopes))
         self._names = [[version.name for version in distinct(repository, root)] for root in self._roots]
         self._rows: list[tuple[int, int, bytes, int, int, bytes, bytes]] = []
+        self._ends: list[tuple[int, int, bytes, int, int]] = []
         self._looked = 0
         try:
             with scratch_errors():
@@ -128,39 +137,49 @@ class Contents:
 
     def _add(self, repository: Repository, number: int, scope: Scope, wanted: Wanted, progress: Report) -> None:
         prefix = scope.path + b"/" if scope.path else b""
-        own = scope.root.encode()
+        own, fits = scope.root.encode(), wanted.fits
+        differ = operator.ne if wanted.by_time else _hold_others
         before: Entry | None = None
+        looked = self._looked
         for place, version in enumerate(scope.versions, scope.start):
             after = _at(repository, version, scope.path)
-            for pair in compare(before, after, repository.page, repository.page):
+            for pair in compare(before, after, repository.page, repository.page, differ):
                 path = prefix + pair.path if pair.path else scope.path
-                old = _name_of(path or own, pair.before, wanted)
-                new = _name_of(path or own, pair.after, wanted)
-                if old != new:
+                old, new = pair.before, pair.after
+                if old is not None and not fits(path or own, old):
+                    old = None
+                if new is not None and not fits(path or own, new):
+                    new = None
+                if old is None or new is None or not _same(old, new):
                     if old is not None:
                         self._end(number, path, place - 1)
-                    if new is not None and pair.after is not None:
-                        self._begin(number, path, place, new, pair.after)
-                self._looked += 1
-                progress(Done("looking through versions", self._looked))
+                    if new is not None:
+                        self._begin(number, path, place, new)
+                looked += 1
+                if not looked % _TOLD_EVERY:
+                    progress(Done("looking through versions", looked))
             before = after
+        self._looked = looked
         self._flush()
 
-    def _begin(self, scope: int, path: bytes, place: int, content: bytes, entry: Entry) -> None:
+    def _begin(self, scope: int, path: bytes, place: int, entry: Entry) -> None:
         root = self._roots.index(self._scopes[scope].root)
-        self._rows.append((scope, root, path, place, _STILL, content, encode_entry(entry)))
+        self._rows.append((scope, root, path, place, _STILL, content_name(entry), encode_entry(entry)))
         if len(self._rows) >= _BUFFERED_ROWS:
             self._flush()
 
     def _end(self, scope: int, path: bytes, place: int) -> None:
-        self._flush()
-        self._database.execute(
-            "UPDATE span SET last = ? WHERE scope = ? AND path = ? AND last = ?", (place, scope, path, _STILL)
-        )
+        self._ends.append((place, scope, path, _STILL, place))
+        if len(self._ends) >= _BUFFERED_ROWS:
+            self._flush()
 
     def _flush(self) -> None:
         self._database.executemany("INSERT INTO span VALUES(?, ?, ?, ?, ?, ?, ?)", self._rows)
+        self._database.executemany(
+            "UPDATE span SET last = ? WHERE scope = ? AND path = ? AND last = ? AND first <= ?", self._ends
+        )
         self._rows.clear()
+        self._ends.clear()
 
     def by_name(self) -> Iterator[Content]:
         """Each content once, in an order that means nothing."""
@@ -206,10 +225,19 @@ class Contents:
                 yield Place(self._roots[root], path, tuple((names[first], names[last]) for first, last in joined))
 
 
-def _name_of(path: bytes, entry: Entry | None, wanted: Wanted) -> bytes | None:
-    """A name for what an entry holds, equal for those that hold the same; None for what is not wanted."""
-    if entry is None or not wanted(path, entry):
-        return None
+def _hold_others(one: Entry, other: Entry) -> bool:
+    return one.content != other.content or one.kind != other.kind
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two entries hold the same."""
+    if one.content == other.content and one.kind == other.kind:
+        return True
+    return content_name(one) == content_name(other)
+
+
+def content_name(entry: Entry) -> bytes:
+    """A name for what an entry holds, equal for those that hold the same."""
     content = entry.content
     if entry.kind == FILE and (name := entry.file_digest) is not None:
         return name

@@ -48,8 +48,8 @@ def find(
     Trees are gone through once, from one version to the next only where they differ. Memory is bounded. Raises
     UsageError, NotFound, CorruptData.
     """
-    fits = condition(query)
-    with Contents(repository, scopes(repository, addresses), fits, progress) as contents:
+    wanted = condition(query)
+    with Contents(repository, scopes(repository, addresses), wanted, progress) as contents:
         for name, entry in contents.by_place():
             yield Match(entry, contents.places(name))
 
@@ -64,20 +64,23 @@ def condition(query: Query) -> Wanted:
         names = expression(glob(query.pattern.removeprefix(b"/")), query.ignore_case).fullmatch
     whole = query.pattern is not None and (query.regex or b"/" in query.pattern)
 
+    least = query.least_bytes or 0
+    sized = least > 0 or query.most_bytes is not None
+
     def fits(path: bytes, entry: Entry) -> bool:
         if entry.kind == DIRECTORY if query.kinds is None else entry.kind not in query.kinds:
             return False
         if names is not None and names(path if whole else path[path.rfind(b"/") + 1 :]) is None:
             return False
-        size = entry.totals.size
-        return (
-            (query.least_bytes is None or size >= query.least_bytes)
-            and (query.most_bytes is None or size <= query.most_bytes)
-            and (query.newer_s is None or entry.mtime_s >= query.newer_s)
-            and (query.older_s is None or entry.mtime_s < query.older_s)
+        if sized:
+            size = entry.totals.size if entry.kind == DIRECTORY else entry.size
+            if size < least or (query.most_bytes is not None and size > query.most_bytes):
+                return False
+        return (query.newer_s is None or entry.mtime_s >= query.newer_s) and (
+            query.older_s is None or entry.mtime_s < query.older_s
         )
 
-    return fits
+    return Wanted(fits, query.newer_s is not None or query.older_s is not None)
 
 
 def expression(pattern: bytes, ignore_case: bool = False, flags: int = re.DOTALL) -> re.Pattern[bytes]:

@@ -32,7 +32,7 @@ class Totals(NamedTuple):
         return Totals(self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3])
 
 
-class Runs(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=1):
+class Runs(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
     """Content of more than one chunk. `filled` counts the bytes not in holes; `digest` may be absent (None) only where
     holes are so long that hashing them would take hours."""
 
@@ -41,7 +41,7 @@ class Runs(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
     filled: int
 
 
-class Subtree(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=2):
+class Subtree(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=2):
     """Content of a directory: the top page of its tree, and the sums over everything *below* it."""
 
     digest: bytes
@@ -59,7 +59,7 @@ Content = None | bytes | int | Runs | Subtree
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class Entry(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False):
     """One name in a directory.
 
     `content` by kind: FILE None (empty), bytes (digest of the only chunk) or Runs; DIRECTORY Subtree; SYMLINK the

@@ -20,7 +20,7 @@ MAX_PAGE_BYTES = 64 << 10
 MAX_DEPTH = 8
 
 
-class Child(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class Child(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False):
     """A page as the index page above it names it."""
 
     first: bytes

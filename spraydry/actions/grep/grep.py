@@ -12,7 +12,7 @@ from spraydry.actions.grep.order import Order
 from spraydry.actions.grep.search import Line, Pattern
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import SprayDryError
-from spraydry.format.entry import Entry, Runs
+from spraydry.format.entry import FILE, Entry
 from spraydry.parallel import ordered_map
 from spraydry.repository.ahead import read_ahead, threads_of
 from spraydry.repository.repository import Repository
@@ -143,13 +143,12 @@ def grep(
     search = _Search(repository, pattern, before, after, only_names)
 
     def looked_into(path: bytes, entry: Entry) -> bool:
-        return (
-            entry.size > 0
-            and (isinstance(entry.content, Runs) or entry.file_digest is not None)
-            and wanted(path, entry)
-        )
+        return entry.kind == FILE and entry.size > 0 and wanted.fits(path, entry)
 
-    with Contents(repository, scopes(repository, addresses), looked_into, progress) as contents, Hits() as hits:
+    with (
+        Contents(repository, scopes(repository, addresses), Wanted(looked_into, wanted.by_time), progress) as contents,
+        Hits() as hits,
+    ):
         with Order(repository, contents.by_name(), progress) as order:
             files = size = 0
             for searched in _all(search, order):
