@@ -93,6 +93,15 @@ class Marks:
         rows = self._many("SELECT digest FROM mark WHERE digest = ?", [(name,) for name in names])
         return {bytes(row[0]) for row in rows}
 
+    def names(self) -> Iterator[bytes]:
+        """All marked chunks, sorted."""
+        after = b""
+        while rows := self._sql(
+            f"SELECT digest FROM mark WHERE digest > ? ORDER BY digest LIMIT {_TOGETHER}", (after,)
+        ):
+            yield from (row[0] for row in rows)
+            after = rows[-1][0]
+
     def without(self, others: Marks, names: Iterable[bytes]) -> None:
         """Mark those of these chunks that are not marked in `others`."""
         held: list[bytes] = []
@@ -161,12 +170,14 @@ class Marks:
                 return
             after = rows[-1][0]
 
-    def shares(self) -> Iterator[tuple[int, int, int]]:
-        """Of each frame in which something lives: living plain bytes, plain bytes, stored bytes."""
-        with translated(self._path):
-            yield from self._connection.execute(
-                "SELECT bytes, plain, stored FROM life JOIN file.frame AS frame ON frame.id = life.frame"
-            )
+    def stored_share(self) -> int:
+        """What the marked chunks take up: of each frame the part of its stored bytes that they are of its plain
+        ones."""
+        self.weigh()
+        return self._number(
+            "SELECT cast(coalesce(sum(1.0 * stored * bytes / plain), 0) AS INTEGER)"
+            " FROM life JOIN file.frame AS frame ON frame.id = life.frame"
+        )
 
     def place(self, frames: Iterable[Life]) -> None:
         """Find which chunks live in these frames, for `chunks`."""
