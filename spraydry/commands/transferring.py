@@ -33,8 +33,8 @@ def tell(done: Transferred, verb: str, where: str, dry_run: bool, json: bool) ->
         terminal.line(f"{plural(len(done.existing), 'version')} {where} already")
     for root, newest in done.behind.items():
         terminal.warn(
-            f"{root} alone {'would mean' if dry_run else 'means'} {where} what came last, though {root}@{newest} is newer:"
-            " name the version there"
+            f"{root} alone {'would mean' if dry_run else 'means'} what came last {where}, though {root}@{newest} is"
+            " newer: name the version"
         )
     if done.removed:
         terminal.line(f"{plural(len(done.removed), 'version')} removed {where}, and not {verb} again")

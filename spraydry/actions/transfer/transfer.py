@@ -46,8 +46,8 @@ _RUN_BYTES = 8 << 20  # also far away, where an ingest publishes more rarely: a 
 class Transferred:
     """What was (or would be) transferred: `versions` with all new names, oldest first. `existing` were there, `removed`
     were there once and were removed. `behind` says of roots which version was the newest there, where older ones came
-    after it: a root alone means what came last. `sent_bytes` is what new frames take, `chunks` and `plain_bytes` what they hold;
-    of a dry run an estimate."""
+    after it: a root alone means what came last. `sent_bytes` is what new frames take, `chunks` what they hold; of a dry
+    run, `sent_bytes` is an estimate, `frames` are those copied as they are, and `chunks` those encoded anew."""
 
     versions: list[str] = field(default_factory=list)
     existing: list[str] = field(default_factory=list)
