@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -176,6 +177,25 @@ def test_what_is_taken_out_of_a_part(repository: Repository, tree: Tree, path: b
             assert found.entry.group is None and found.links is None and found.entry.name == b""
             return
         check(repository, theatre, found, model)
+
+
+def test_more_groups_than_a_page_lists(repository: Repository, rng: random.Random) -> None:
+    inodes = [Inode(number, b"x") for number in range(3000)]
+    names = [b"%05d" % number for number in range(7000)]
+    tree = {
+        b"in": {name: inodes[rng.randrange(3000)] for name in names},
+        b"a": dict(zip(names, inodes[:800], strict=False)),
+    }
+    part = part_of(stored(repository, tree))
+    with Theatre(repository) as theatre:
+        gone = [b"in/" + name for name in rng.sample(names, 2500)]
+        made, model = theatre.cut(part, gone), reduce(cut_from, gone, fresh(tree))
+        check(repository, theatre, made, model)
+        made, model = theatre.lay(made, part, b"a/more"), put_at(model, b"a/more", fresh(tree), merge=True)
+        check(repository, theatre, made, model)
+        found = theatre.take(made, b"a/more/in")
+        assert found is not None
+        check(repository, theatre, found, at_path(model, b"a/more/in"))
 
 
 def test_a_part_that_was_stored_is_whole(repository: Repository) -> None:

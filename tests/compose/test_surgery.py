@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import reduce
 
 from hypothesis import given
@@ -82,6 +83,18 @@ def test_only_folders_on_the_way_are_made_anew() -> None:
     assert surgery.cut(root, [b"near/nothing", b"no"]) == root
     assert surgery.union(root, with_mode(root, 0o700)) == with_mode(root, 0o700)
     assert new == {}
+
+
+def test_folders_of_many_pages(rng: random.Random) -> None:
+    lower = {b"%06d" % number: b"%d" % (number % 7) for number in rng.sample(range(20_000), 6000)}
+    upper = {b"%06d" % number: b"up" for number in rng.sample(range(20_000), 3000)}
+    pages = Pages()
+    surgery = pages.surgery()
+    found = surgery.union(pages.entry({b"in": lower}), pages.entry({b"in": upper}))
+    assert found == pages.entry({b"in": lower | upper})
+    gone = rng.sample(sorted(lower | upper), 150)
+    left = {name: plain for name, plain in (lower | upper).items() if name not in set(gone)}
+    assert surgery.cut(found, [b"in/" + name for name in gone]) == pages.entry({b"in": left})
 
 
 def test_a_tree_deeper_than_the_stack() -> None:
