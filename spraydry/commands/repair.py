@@ -162,7 +162,10 @@ def _tell_versions(done: Repaired) -> None:
     replaced = {str(one.of) for one in done.without if one.entry is not None}
     for one in done.without:
         if one.entry is None:
-            terminal.warn(f"{one.of}: nothing of it is left")
+            terminal.warn(
+                f"{one.of}: nothing of it can be read; where the original folder is as it was, `spraydry ingest` of it"
+                " brings it back"
+            )
             continue
         for path, why in one.lacks[:_SHOWN]:
             terminal.warn(f"{one.of}:{terminal.printable(path)}: {_short(why)}")

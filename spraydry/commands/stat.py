@@ -63,7 +63,7 @@ def stat(address: str, /, *, chunks: bool = False, json: bool = False) -> None:
     ]
     if not found.path:
         made = f"{terminal.moment(record.made_ns // 10**9)} by {terminal.safe(record.made_by)}"
-        rows.append(("made", made + ("; incomplete: some sources could not be read" if record.incomplete else "")))
+        rows.append(("made", made + ("; incomplete: not all could be read" if record.incomplete else "")))
     if one.kind == "directory":
         rows.append(("holds", f"{more.files:,} files, {more.inodes:,} entries in all"))
     if one.kind == "file":

@@ -31,7 +31,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 
 class VersionRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=1):
     """A version. `users` and `groups` map the numeric owners in it to names on the machine it came from; `new_bytes`
-    is what it added in plain bytes, `stored_bytes` in frames. `incomplete`: some sources could not be read."""
+    is what it added in plain bytes, `stored_bytes` in frames. `incomplete`: some sources could not be read, or
+    something of it was lost."""
 
     root: str
     name: str

@@ -185,11 +185,6 @@ class Catalog:
         """The id of the frame that was taken in last; 0 if there is none."""
         return int(self.database.rows("SELECT coalesce(max(id), 0) FROM frame")[0][0])
 
-    def info(self, name: bytes) -> FrameInfo | None:
-        """What is known of a frame; None if it is not indexed."""
-        rows = self._rows(f"SELECT {_INFO} FROM frame WHERE name = ? AND verified >= 0", (name,), *_INFO_TYPES)
-        return FrameInfo(*rows[0]) if rows else None
-
     def chunks_in(self, names: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """The chunks that lie in some of these frames, as (chunk, frame). Reads all rows for each hundred frames."""
         for at in range(0, len(names), 100):

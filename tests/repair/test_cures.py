@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from spraydry.actions.collect import gc
 from spraydry.actions.ingest import ingest
 from spraydry.actions.repair import repair
 from spraydry.actions.verify import verify
@@ -17,6 +19,7 @@ from spraydry.errors import StoreReadOnly, UsageError
 from spraydry.format.entry import Subtree
 from spraydry.repository.repository import Repository
 from tests.repair.damaged import KINDS, chunk_of, contents, damage, fill, frames_of, make, small_frames
+from tests.versions import make_version
 
 HOW = ("flipped", "cut", "gone")
 FROM_FILES = ("content", "linked content", "part", "manifest", "attributes")
@@ -185,6 +188,43 @@ def test_a_copy_of_the_repository_gives_its_frames(url: str, made: Path) -> None
     check_sound(url)
 
 
+def test_damaged_again(url: str, made: Path) -> None:
+    """What was condemned is no place where something lies: the frame that took its place is all there is."""
+    before = whole(url)
+    break_some(url, ("content", "flipped"))
+    with Repository.open(url) as repository:
+        assert repair(repository, write=True, remotes=[other(made, url)]).condemned == 1
+        (frame,) = set(frames_of(repository, chunk_of(repository, "content"))) - {
+            name.hex() for name in repository.log.condemned_since(0)
+        }
+        damage(repository, frame, "gone")
+    with Repository.open(url) as repository:
+        assert {one.path for one in verify(repository).damage} == {b"a/b/f3"}
+        done = repair(repository, write=True)
+        assert done.kept == 1 and [path for path, _ in done.without[0].lacks] == [b"a/b/f3"]
+        assert repair(repository, write=True, remotes=[other(made, url)]).whole
+        gc(repository, grace_ns=0)
+    assert whole(url) == before
+    check_sound(url)
+
+
+def test_versions_made_meanwhile(url: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer commits while a repair runs: it gives nothing up."""
+    break_some(url, ("content", "gone"))
+    mend = sys.modules["spraydry.actions.repair.repair"]._mend
+
+    def while_another_writes(repository: Repository, *arguments: object) -> object:
+        with Repository.open(url) as another:
+            make_version(another, "another", {b"a": b"plain"})
+        return mend(repository, *arguments)
+
+    monkeypatch.setattr(sys.modules["spraydry.actions.repair.repair"], "_mend", while_another_writes)
+    with Repository.open(url) as repository:
+        done = repair(repository, write=True, remotes=[other(made, url)])
+        assert done.condemned == 0 and "another writer committed" in done.left_alone[0]
+    monkeypatch.undo()
+
+
 def test_originals_ingested_again_mend_old_versions(url: str, made: Path) -> None:
     """What a verify found damaged is not counted on: the next ingest stores it again, pages of folders, too."""
     before = whole(url)
@@ -241,3 +281,21 @@ def test_a_folder_of_which_one_page_is_lost_keeps_the_others(url: str) -> None:
         many = repository.resolve("source:many").entry.content
         assert isinstance(many, Subtree) and 100 < many.files < 904
         assert b"many/" in [path for path, _ in done.without[0].lacks]
+
+
+def test_a_version_of_which_nothing_can_be_read(url: str, made: Path) -> None:
+    """No empty version takes its place; the original folder, ingested again, brings it back."""
+    before = whole(url)
+    with Repository.open(url) as repository:
+        top = repository.log.find("source", "v1").record.entry.content
+        assert isinstance(top, Subtree)
+        for frame in frames_of(repository, top.digest):
+            damage(repository, frame, "gone")
+    with Repository.open(url) as repository:
+        done = repair(repository, write=True)
+        assert done.without[0].entry is None and not done.whole and done.kept == 1 and not done.condemned
+        assert [version.name for version in repository.versions("source")] == ["v1"]
+        ingest(repository, [str(made / "source")], root="source")
+        assert repair(repository, write=True).whole
+    assert whole(url) == before
+    check_sound(url)

@@ -81,13 +81,26 @@ class Cures:
     def find(self, names: Iterable[bytes]) -> Iterator[Cured]:
         """Those of the chunks that can be had."""
         missing = set(names)
-        for found in self._from_frames(missing):
+        for found in self._from_condemned(set(missing)):
+            missing.discard(found.name)
+            yield found
+        for found in self._from_frames(set(missing)):
             missing.discard(found.name)
             yield found
         for remote in self._remotes.repositories:
             for found in _from_remote(remote, sorted(missing)) if missing else ():
                 missing.discard(found.name)
                 yield found
+
+    def _from_condemned(self, names: set[bytes]) -> Iterator[Cured]:
+        condemned = self._repository.log.condemned_since(0)
+        for name in sorted(names) if condemned else ():
+            if any(place.frame in condemned for place in self._repository.catalog.locate(name)):
+                try:
+                    yield Cured(name, bytes(self._repository.read_chunk(name)), "condemned frames")
+                except SprayDryError as error:
+                    if error.retryable:
+                        raise
 
     def _from_frames(self, names: set[bytes]) -> Iterator[Cured]:
         doing: dict[bytes, set[bytes]] = {}

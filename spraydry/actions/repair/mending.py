@@ -94,6 +94,6 @@ class Mended(Sound):
     def _class_of(self, name: bytes) -> str:
         """The class a chunk was stored with; that of pages where nothing knows: it may be one."""
         for place in self.repository.catalog.locate(name):
-            if (info := self.repository.catalog.info(place.frame)) is not None:
+            if (info := self.repository.catalog.frame(place.frame)) is not None:
                 return info.frame_class
         return TREE

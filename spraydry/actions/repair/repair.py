@@ -23,6 +23,7 @@ from spraydry.actions.verify.trees import Damage, TreeChecker
 from spraydry.actions.verify.verify import BadFrames, Verified, look_at_frames
 from spraydry.errors import StoreReadOnly, StoreUnavailable
 from spraydry.format.digest import DIGEST_BYTES
+from spraydry.format.version import RevokeRecord, VersionRecord
 from spraydry.repository.condemned import condemn
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
@@ -124,6 +125,7 @@ def repair(
         writer = stack.enter_context(Writer(repository)) if write else None
         cures = Cures(repository, bad, others)
         mended = Mended(repository, bad, foreign, cures, theatre.surgery.emit, writer, result.had)
+        seen = repository.log.head[0]
         checker = _mend(repository, mended, sources, result, report)
         for whole in bad.values():
             mended.unsound(sorted(whole))  # also what only removed versions need, or one that is being made
@@ -141,7 +143,7 @@ def repair(
                 if without.entry is not None and writer is not None:
                     without = commit_without(repository, theatre, writer, without, began_at)
                 result.without.append(without)
-        _give_up(repository, mended, result, list(bad))
+        _give_up(repository, mended, result, list(bad), seen)
         if write:
             repository.store.flush()
     return result
@@ -235,9 +237,10 @@ def _affected(repository: Repository, damage: Sequence[Damage]) -> Iterator[Vers
             yield newest
 
 
-def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list[bytes]) -> None:
+def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list[bytes], seen: int) -> None:
     """Condemn the damaged frames from which nothing that versions need is missing now. What lies below a page that is
-    lost may be needed: while there is such a one, nothing that is only in a damaged frame is given up."""
+    lost may be needed: while there is such a one, nothing that is only in a damaged frame is given up. `seen` is the
+    newest slot when versions were looked through."""
     unseen = mended.lost_pages
     needed = {
         frame
@@ -246,5 +249,22 @@ def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list
     }
     given_up = [name for name in bad if name not in needed]
     result.condemned, result.kept = len(given_up), len(needed)
-    if result.written and given_up:
-        condemn(repository, given_up, "repair")
+    if not result.written or not given_up:
+        return
+    ours = {without.made.made_in for without in result.without if without.made is not None}
+
+    def check() -> None:
+        """What others committed since may need what is lost here; then the next repair, which sees it, decides."""
+        for slot, record in enumerate(repository.log.records[seen:], seen + 1):
+            if isinstance(record, VersionRecord | RevokeRecord) and slot not in ours:
+                raise _CommittedMeanwhile
+
+    try:
+        condemn(repository, given_up, "repair", check)
+    except _CommittedMeanwhile:
+        result.condemned = 0
+        result.left_alone.append("another writer committed meanwhile: no damaged frame was given up, run it again")
+
+
+class _CommittedMeanwhile(Exception):
+    pass

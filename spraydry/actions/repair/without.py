@@ -37,6 +37,8 @@ def make_without(
         return Without(version, [(b"", "the file itself is lost")])
     pruner = Pruner(mended, checker, theatre.surgery.emit)
     entry = pruner.pruned(record.entry)
+    if entry.totals.inodes == 1 < record.entry.totals.inodes:
+        return Without(version, pruner.lacks)
     part = Part(entry, None) if record.links is None else theatre.counted(entry)
     lacks = pruner.lacks
     if lacks:

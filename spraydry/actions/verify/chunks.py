@@ -12,11 +12,13 @@ from spraydry.repository.repository import Repository
 
 class Sound:
     """The chunks of a repository of which `bad_frames` are damaged or gone, each with the chunks that are whole in it
-    all the same. Blocks; for one thread."""
+    all the same. What is only in condemned frames counts as lost: these go, and nobody looks at them. Blocks; for one
+    thread."""
 
     def __init__(self, repository: Repository, bad_frames: Mapping[bytes, Collection[bytes]]) -> None:
         self.repository = repository
         self.bad_frames = bad_frames
+        self._condemned = repository.log.condemned_since(0)
         self._lost_pages: dict[bytes, str] = {}
 
     def unsound(self, names: Sequence[bytes]) -> dict[bytes, str]:
@@ -24,7 +26,7 @@ class Sound:
         catalog, bad = self.repository.catalog, self.bad_frames
         found = {}
         for name in set(names) if bad else set(names) - catalog.known(names):
-            places = catalog.locate(name)
+            places = [place for place in catalog.locate(name) if place.frame not in self._condemned]
             if not places:
                 found[name] = "is in no frame"
             elif all(place.frame in bad and name not in bad[place.frame] for place in places):
