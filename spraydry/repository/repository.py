@@ -120,7 +120,7 @@ class Repository(Chunks):
         """A decoded, checked tree page, from memory where it was read before."""
         if (page := self.peek_page(name)) is not None:
             return page
-        page = Page(bytes(self.read_chunk(name)))
+        page = Page(bytes(self.read_single(name)))
         with self._pages_lock:
             if name not in self._pages:
                 self._pages[name] = page

@@ -518,3 +518,45 @@ def test_a_frame_that_changes_between_two_readings(repository_path: str, rng: ra
         with pytest.raises(ChunkCorrupt):
             repository.read_chunk(names[-1])
         assert bytes(repository.read_chunk(names[1])) == chunks[1]
+
+
+def test_few_chunks_of_a_frame_are_verified_alone_then_all(
+    repository_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plains = [b"%d" % number * 50 for number in range(40)]
+    names = [digest(plain) for plain in plains]
+    with Repository.open(repository_path, create=True) as repository, Writer(repository, threads=1) as writer:
+        for name, plain in zip(names, plains, strict=True):
+            writer.add(name, plain, "other")
+        writer.finish()
+    with Repository.open(repository_path) as repository:
+        loaded: list[bytes] = []
+        load = repository._load
+        monkeypatch.setattr(repository, "_load", lambda frame, name: loaded.append(frame) or load(frame, name))
+        gets: list[str] = []
+        get = repository.store.get
+        monkeypatch.setattr(repository.store, "get", lambda space, name: gets.append(name) or get(space, name))
+        for name, plain in zip(names[:8], plains, strict=False):
+            assert repository.read_single(name) == plain
+        assert not loaded and len(gets) == 1 and repository.peek_chunk(names[0]) is None
+        for name, plain in zip(names, plains, strict=True):
+            assert repository.read_single(name) == plain
+        assert len(loaded) == 1 and len(gets) == 2 and not repository._singles
+        with pytest.raises(ChunkNotFound):
+            repository.read_single(digest(b"nowhere"))
+
+
+def test_a_single_chunk_that_is_not_what_its_name_says_is_never_given(repository: Repository) -> None:
+    plains = [b"%d" % number * 50 for number in range(4)]
+    with Writer(repository, threads=1) as writer:
+        for plain in plains:
+            writer.add(digest(plain), plain, "other")
+        writer.finish()
+    name = digest(plains[1])
+    (place,) = repository.catalog.locate(name)
+    lies = place._replace(offset=place.offset + 1)
+    locate = repository.catalog.locate
+    repository.catalog.locate = lambda wanted: [lies] if wanted == name else locate(wanted)  # type: ignore[method-assign]
+    assert repository.read_single(name) == plains[1]
+    repository._singles[place.frame] = bytes(200), 0
+    assert repository.read_single(digest(plains[2])) == plains[2]
