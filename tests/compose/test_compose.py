@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from spraydry.actions.collect import gc
+from spraydry.actions.compose import compose as composing
 from spraydry.actions.compose.compose import compose, split
 from spraydry.actions.compose.evaluate import found_by
+from spraydry.actions.remove import remove
 from spraydry.actions.verify import verify
-from spraydry.errors import ExpressionError, PathNotFound, RootNotFound, UsageError, VersionExists
+from spraydry.errors import (
+    ExpressionError,
+    PathNotFound,
+    RootNotFound,
+    StoreUnavailable,
+    UsageError,
+    VersionExists,
+)
 from spraydry.format.entry import DIRECTORY
 from spraydry.repository.repository import Repository
 from tests.repositories import Run, caller
@@ -195,3 +206,24 @@ def test_what_an_expression_gives_is_readable_as_long_as_it_is_wanted(two: Repos
     for text, error in (("nothing", RootNotFound), ("base:it's", PathNotFound), ("base:a'b' - c", ExpressionError)):
         with pytest.raises(error), found_by(two, text):
             pass
+
+
+def test_what_is_collected_meanwhile_is_noticed(
+    two: Repository, repository_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = composing.commit
+
+    def commit(*arguments: Any) -> Any:
+        with Repository.open(repository_path) as other:
+            remove(other, ["models@v1"])
+            gc(other, grace_ns=0, below=1.0)
+        return made(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(composing, "commit", commit)
+        with pytest.raises(StoreUnavailable, match="run it again"):
+            compose(two, "new", "base + models")
+    two.refresh()
+    assert two.roots() == ["base"] and verify(two).sound
+    with pytest.raises(ExpressionError, match="no versions any more"):
+        compose(two, "new", "base + models")
