@@ -13,7 +13,7 @@ from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import replace_runs
 
-_RECORD_FRAMES = 30_000  # in one record, of 1 MB
+RECORD_FRAMES = 30_000  # in one record, of 1 MB
 _DELETED_TOGETHER = 256  # so many frames leave a SQLite file in one transaction, which takes as much beside it
 _RUNS_BYTES = 16 << 20  # of index runs, written anew at a time
 _FIRST_BYTES = 64 << 10
@@ -28,8 +28,8 @@ def condemn(
     may rest on these frames, and then nothing more is condemned.
     """
     ordered, slots = sorted(names), []
-    for at in range(0, len(ordered), _RECORD_FRAMES):
-        part = tuple(ordered[at : at + _RECORD_FRAMES])
+    for at in range(0, len(ordered), RECORD_FRAMES):
+        part = tuple(ordered[at : at + RECORD_FRAMES])
 
         def make(previous: bytes, now_ns: int, part: tuple[bytes, ...] = part) -> AnyRecord:
             check()

@@ -27,7 +27,8 @@ KB = 1000
 @pytest.fixture(autouse=True)
 def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writers, "FRAME_TARGET_BYTES", 4 * KB)
-    monkeypatch.setattr(writers.Writer.__init__, "__defaults__", (3, 4 * KB, None, None, False, None))
+    level, _, *others = writers.Writer.__init__.__defaults__ or ()
+    monkeypatch.setattr(writers.Writer.__init__, "__defaults__", (level, 4 * KB, *others))
 
 
 def noise(seed: int, count: int, size: int = KB) -> dict[bytes, bytes]:

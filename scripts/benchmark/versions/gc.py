@@ -1,4 +1,4 @@
-"""gc of a repository of a million chunks of which a third died, beside restic's and borg's prune of the same content."""
+"""gc of a repository of a million chunks of which a third died, beside restic's and borg's prune of the same."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MEMORY_MB = 300
 
 def measure(setting: Setting) -> Iterator[Row]:
     """Small files, one chunk each for all of them, in two versions; of the first, a folder in six and one file in six
-    elsewhere are not in the second. Then the first is removed and what it alone needed is freed, in one go. restic makes
-    compact what has more than 5 % unused by default, borg what has more than 10 %: so spraydry is told 95 %."""
+    elsewhere are not in the second. Then the first is removed and what it alone needed is freed, in one go. restic
+    makes compact what has more than 5 % unused by default, borg what has more than 10 %: so spraydry is told 95 %."""
     peers = [peer for kind in (Spraydry, Restic, Borg) if not (peer := kind(setting.folder, setting.log)).missing()]
     tree = os.path.join(setting.folder, "tree")
     count = max(IN_FOLDER, int(FILES * setting.scale))

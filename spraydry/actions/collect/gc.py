@@ -11,7 +11,7 @@ from spraydry.actions.collect.planning import Plan
 from spraydry.actions.collect.rewriting import rewrite
 from spraydry.actions.progress import Report, unheard
 from spraydry.errors import SlotTaken, StoreFull, StoreUnavailable, UsageError
-from spraydry.repository.condemned import clean_runs, condemn
+from spraydry.repository.condemned import RECORD_FRAMES, clean_runs, condemn
 from spraydry.repository.leases import heeded
 from spraydry.repository.marks import Life, Marks
 from spraydry.repository.repository import Repository
@@ -143,7 +143,7 @@ def _condemn(repository: Repository, plan: Plan, dead: dict[bytes, int], done: C
             for name in plan.spared_now() & waiting.keys():
                 del waiting[name]
             while waiting:
-                part = sorted(waiting)[:30_000]
+                part = sorted(waiting)[:RECORD_FRAMES]
                 (slot,) = condemn(repository, part, "gc", plan.check)
                 plan.weighed_at = slot
                 for name in part:
