@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import time
 from collections.abc import Callable
@@ -108,3 +109,19 @@ def test_names_that_are_no_text(repository: Repository, spraydry: Spraydry, poin
     with open(path, "rb") as file:
         assert file.read() == b"1"
     assert os.getxattr(path, "user.spraydry.version") == b'"r@v1:\xff\n x" -> "a\n\xfe"'
+
+
+def test_what_it_is_made_of_stays_while_it_is_mounted(
+    repository: Repository, spraydry: Spraydry, point: Path, engine: str, rng: random.Random
+) -> None:
+    one, other = rng.randbytes(300_000), rng.randbytes(300_000)
+    make_version(repository, "one", {b"f": one, b"cut": b"x"})
+    make_version(repository, "other", {b"g": other})
+    spraydry("mount", "one - cut + other -> in", str(point), "--allow-other")
+    spraydry("rm", "one", "other", "--all")
+    spraydry("gc", "--grace", "0")
+    assert (point / "f").read_bytes() == one and (point / "in" / "g").read_bytes() == other
+    spraydry("umount", str(point))
+    spraydry("gc", "--grace", "0")
+    repository.refresh()
+    assert not list(repository.store.list("frames"))
