@@ -70,13 +70,13 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.life.child"])
 
 
-def killed(arguments: Sequence[str], writes: int) -> bool:
+def killed(arguments: Sequence[str], writes: int, codes: tuple[int, ...] = (0,)) -> bool:
     """Run a command line in a process that is killed before its so-and-so-manieth write to a store; whether it got so
     far. Raises Failed where it failed before."""
     process = _context.Process(target=_child, args=(arguments, dict(os.environ), writes))
     process.start()
     process.join(120)
     assert process.exitcode is not None, f"spraydry {' '.join(arguments)} hangs"
-    if process.exitcode not in (0, 3, -signal.SIGKILL):
+    if process.exitcode not in (*codes, -signal.SIGKILL):
         raise Failed(arguments, process.exitcode, "in a child")
     return process.exitcode == -signal.SIGKILL

@@ -32,8 +32,8 @@ def parents(path: bytes) -> Iterator[bytes]:
 
 
 def below(path: bytes, top: bytes) -> bool:
-    """Whether a path is `top` or below it."""
-    return path == top or path.startswith(top + b"/")
+    """Whether a path is `top` or below it; all is below b""."""
+    return not top or path == top or path.startswith(top + b"/")
 
 
 def cut(tree: Tree, top: bytes) -> Tree:
