@@ -89,6 +89,16 @@ def test_damaged_frames(repository: Repository, target: Repository, rng: random.
     assert verify(target).sound
 
 
+def test_a_frame_under_a_name_that_is_not_its_own(repository: Repository, target: Repository) -> None:
+    """Its chunks are right all the same."""
+    make_version(repository, "a", {b"x": b"text " * 100})
+    for stored in list(repository.store.list("frames")):
+        repository.store.put("frames", stored.name, frames.salted(repository.store.get("frames", stored.name)).stored)
+    transfer(repository, target)
+    check_same(repository, target)
+    assert verify(target).sound
+
+
 def test_a_tree_that_names_itself_over_and_over_is_walked_once(repository: Repository, target: Repository) -> None:
     """Sixty levels, each with the one below twice: 2^60 paths."""
     version = make_version(repository, "seed", {b"f": b"content"})

@@ -12,7 +12,7 @@ from spraydry.actions.ingest import ingest
 from spraydry.actions.recompress import recompress
 from spraydry.actions.transfer import clone_lazily, complete, transfer, update
 from spraydry.actions.verify import verify
-from spraydry.errors import ChunkCorrupt, CorruptData, StoreFull, StoreUnavailable, UsageError
+from spraydry.errors import ChunkCorrupt, CorruptData, StoreFull, StoreUnavailable, UsageError, ValueNotFound
 from spraydry.format.frame import encode
 from spraydry.repository.repository import Repository
 from spraydry.stores.over.lazy import Lazy
@@ -82,6 +82,23 @@ def test_verify_looks_at_what_is_here(repository: Repository, clone_url: str, rn
         found = verify(clone)
         assert found.sound and found.at_origin > 0 and found.frames == len(before)
         assert {stored.name for stored in clone.store.list("frames")} == before
+
+
+def test_what_is_here_can_be_told(repository: Repository, clone_url: str, rng: random.Random) -> None:
+    fill(repository, rng)
+    cloned(repository, clone_url)
+    with Repository.open(clone_url) as clone:
+        here = {stored.name for stored in clone.store.list("frames")}
+        name = next(stored.name for stored in repository.store.list("frames") if stored.name not in here)
+        assert clone.store.info("frames", name) is None
+        with clone.store.uncached():
+            with pytest.raises(ValueNotFound):
+                clone.store.get("frames", name)
+            assert dict(clone.store.get_many("frames", [name, *here]))[name] is None
+        assert {stored.name for stored in clone.store.list("frames")} == here
+        found = dict(clone.store.get_many("frames", [name, *here]))
+        assert found[name] == repository.store.get("frames", name) == clone.store.get("frames", name)
+        assert clone.store.get("frames", name, 4, 10) == found[name][4:14]
 
 
 def test_an_ingest_stores_what_is_only_at_the_origin(
