@@ -38,7 +38,14 @@ def fill(source: Path, seed: int = 1) -> Path:
         os.link(source / "a" / "b" / f"f{number}", source / "links" / f"to-{number}")
     os.link(source / "links" / "f0", source / "links" / "zz")
     os.setxattr(source / "a" / "f1", "user.note", rng.randbytes(6000))
+    still(source)
     return source
+
+
+def still(source: Path) -> None:
+    """Give everything one time, so that the same pages come out in each run."""
+    for path in [*source.rglob("*"), source]:
+        os.utime(path, ns=(0, 10**18))
 
 
 def contents(repository: Repository, address: str) -> tuple[Contents, list[bytes]]:

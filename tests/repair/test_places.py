@@ -29,9 +29,12 @@ def spraydry(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     return caller(capsys)
 
 
-def broken(folder: Path) -> list[Path]:
-    """Damage every third frame that lies there, and let every seventh vanish."""
-    frames = sorted(path for path in (folder / "frames").rglob("*") if path.is_file())
+def broken(folder: Path, url: str) -> list[Path]:
+    """Damage every third frame with files that lies there, and let every seventh vanish, in the order they came."""
+    with Repository.open(url) as repository:
+        names = [info.name.hex() for _, info in repository.catalog.frames() if info.frame_class != "tree"]
+    there = {path.name: path for path in (folder / "frames").rglob("*") if path.is_file()}
+    frames = [there[name] for name in names if name in there]
     for path in frames[::3]:
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     for path in frames[1::7]:
@@ -43,7 +46,7 @@ def test_replicas(tmp_path: Path, spraydry: Run) -> None:
     source = filled_source(tmp_path, 3 << 20)
     spraydry("init", f"dir:{tmp_path}/b", "--copies", "2")
     spraydry("ingest", source)
-    assert len(broken(tmp_path / "b")) >= 4
+    assert len(broken(tmp_path / "b", f"dir:{tmp_path}/a")) >= 4
     _, out, _ = spraydry("repair")
     assert "copies on b, from other stores" in out or "copy on b, from other stores" in out
     _, out, _ = spraydry("repair", "--write")
@@ -72,7 +75,7 @@ def test_the_command_line(tmp_path: Path, spraydry: Run) -> None:
     _, out, _ = spraydry("repair")
     assert out.startswith("nothing is to be repaired: looked at ")
     shutil.copytree(tmp_path / "a", tmp_path / "backup")
-    broken(tmp_path / "a")
+    broken(tmp_path / "a", f"dir:{tmp_path}/a")
     spraydry("verify", code=6)
     _, out, err = spraydry("repair", "--known", code=6)
     assert "source would get a new version: source@v1 without" in out and "nothing was changed" in out
@@ -82,7 +85,7 @@ def test_the_command_line(tmp_path: Path, spraydry: Run) -> None:
     told = json.loads(out)
     assert told["written"] and told["whole"] and told["had"] and told["without"] == []
     check(f"dir:{tmp_path}/a", source)
-    broken(tmp_path / "a")
+    broken(tmp_path / "a", f"dir:{tmp_path}/a")
     _, out, err = spraydry("repair", "--write", code=6)
     assert "source@v2 is there: source@v1 without" in out
     assert "incomplete" in spraydry("log", "source")[1]
