@@ -61,7 +61,10 @@ def condition(query: Query) -> Wanted:
     elif query.regex:
         names = expression(query.pattern, query.ignore_case).search
     else:
-        names = expression(glob(query.pattern.removeprefix(b"/")), query.ignore_case).fullmatch
+        try:
+            names = expression(glob(query.pattern.removeprefix(b"/")), query.ignore_case).fullmatch
+        except UsageError:
+            raise UsageError(f"{os.fsdecode(query.pattern)!r} is no pattern: a range in [...] goes down") from None
     whole = query.pattern is not None and (query.regex or b"/" in query.pattern)
 
     least = query.least_bytes or 0

@@ -15,6 +15,7 @@ _LETTERS = "fdlpscb"
 
 def find(
     pattern: str,
+    /,
     *addresses: str,
     regex: bool = False,
     ignore_case: Annotated[bool, Parameter(alias="-i")] = False,

@@ -16,6 +16,7 @@ NOTHING_FITS = 1
 
 def grep(
     pattern: str,
+    /,
     *addresses: str,
     ignore_case: Annotated[bool, Parameter(alias="-i")] = False,
     files_with_matches: Annotated[bool, Parameter(alias="-l")] = False,
