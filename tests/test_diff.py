@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -316,6 +317,8 @@ def test_patch_takes_what_is_printed(repository: Repository, tmp_path: Path, rng
         b"f%02d" % number: some(rng.randrange(1, 60), rng.choice([b"\n", b""])) for number in range(20)
     }
     old |= {b"d": {b"gone": some(5)}, b"one": b"1", b"crlf": b"a\r\nb\rc\n\x0c\n"}
+    odd = [b"a b", b"tab\there", b"new\n+++ line", b'quo"te', b"back\\slash", b"\xff", b"end "]
+    old |= {name: b"%d\n" % number for number, name in enumerate(odd)}
     new: dict[bytes, Any] = dict(old)
     for name in [*old][:20]:
         text = old[name].split(b"\n")
@@ -324,18 +327,19 @@ def test_patch_takes_what_is_printed(repository: Repository, tmp_path: Path, rng
             text[at : at + rng.randrange(3)] = [b"new %d" % rng.randrange(9)] * rng.randrange(3)
         new[name] = b"\n".join(text)
     new |= {b"d": {b"come": some(3, b"")}, b"one": b"1\n", b"crlf": b"a\r\nB\rc\n\x0c\n"}
+    new |= {name: b"new %d\n" % number for number, name in enumerate(odd)}
     make_version(repository, "r", old)
     make_version(repository, "r", new)
     for name, value in [*_files(old)]:
-        (tmp_path / "files" / name.decode()).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "files" / name.decode()).write_bytes(value)
+        (tmp_path / "files" / os.fsdecode(name)).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / os.fsdecode(name)).write_bytes(value)
     told = patch_of(repository, "r@v1", "r@v2")
     done = subprocess.run(
         ["patch", "-p1", "--binary", "-E"], cwd=tmp_path / "files", input=told, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout
     found = {
-        str(path.relative_to(tmp_path / "files")).encode(): path
+        os.fsencode(path.relative_to(tmp_path / "files")): path
         for path in (tmp_path / "files").rglob("*")
         if path.is_file()
     }

@@ -18,11 +18,12 @@ _NO_END = b"\\ No newline at end of file\n"
 def patch(repository: Repository, change: Change) -> Iterator[bytes]:
     """The lines of a patch, as `patch -p1` takes them; none where nothing but attributes changed.
 
-    Paths stand in it as they are, whatever bytes they have. Reads the contents. Raises CorruptData, ChunkNotFound.
+    Paths that would not be one line are quoted as git quotes them. Reads the contents. Raises CorruptData and
+    ChunkNotFound.
     """
     if change.was is not None:
-        yield b"rename from %b\n" % change.was
-        yield b"rename to %b\n" % change.path
+        yield b"rename from %b\n" % quoted(change.was)
+        yield b"rename to %b\n" % quoted(change.path)
         return
     if change.what == CHANGED and not {"content", "kind"} & {*change.aspects}:
         return
@@ -31,8 +32,8 @@ def patch(repository: Repository, change: Change) -> Iterator[bytes]:
         yield from _other(change)
         return
     names = (
-        (b"/dev/null" if before is None else b"a/" + change.path),
-        (b"/dev/null" if after is None else b"b/" + change.path),
+        (b"/dev/null" if before is None else quoted(b"a/" + change.path)),
+        (b"/dev/null" if after is None else quoted(b"b/" + change.path)),
     )
     if max(entry.size for entry in (before, after) if entry is not None) > MAX_TEXT_BYTES:
         yield b"Large files %b and %b differ\n" % names
@@ -44,7 +45,8 @@ def patch(repository: Repository, change: Change) -> Iterator[bytes]:
     first = True
     for hunk in hunks(_lines(old), _lines(new)):
         if first:
-            yield b"--- %b\n+++ %b\n" % names
+            for mark, name in zip((b"---", b"+++"), names, strict=True):
+                yield b"%b %b%b\n" % (mark, name, b"\t" * (b" " in name))  # or patch(1) takes the blank for its end
             first = False
         yield b"@@ -%b +%b @@\n" % (_span(hunk.old, hunk.old_length), _span(hunk.new, hunk.new_length))
         for line in hunk.lines:
@@ -55,6 +57,18 @@ def patch(repository: Repository, change: Change) -> Iterator[bytes]:
         yield b"Empty file %b %b\n" % ((b"added", names[1]) if before is None else (b"removed", names[0]))
 
 
+def quoted(name: bytes) -> bytes:
+    """A name as it is; in quotes, with escapes, where it has control characters, quotes, backslashes, or a blank as its
+    last byte."""
+    if not name.endswith(b" ") and not any(map(_hidden, name)):
+        return name
+    return b'"%b"' % b"".join(b"\\%03o" % byte if _hidden(byte) else bytes((byte,)) for byte in name)
+
+
+def _hidden(byte: int) -> bool:
+    return byte < 32 or byte in b'"\\\x7f'
+
+
 def _of_file(entry: Entry | None) -> Entry | None:
     return entry if entry is not None and entry.kind == FILE else None
 
@@ -63,7 +77,7 @@ def _other(change: Change) -> Iterator[bytes]:
     """A symlink's target, one line a side; directories and others have no content."""
     for mark, entry in ((b"-", change.before), (b"+", change.after)):
         if entry is not None and entry.kind == SYMLINK and isinstance(entry.content, bytes):
-            yield b"%bsymlink %b -> %b\n" % (mark, change.path, entry.content)
+            yield b"%bsymlink %b -> %b\n" % (mark, quoted(change.path), quoted(entry.content))
 
 
 def _content(repository: Repository, entry: Entry) -> bytes:
