@@ -116,28 +116,30 @@ def _print_json(done: Collected, dry_run: bool) -> None:
 
 
 def _print(done: Collected, dry_run: bool) -> None:
-    size, plural, line = terminal.size, terminal.plural, terminal.line
-    would = "would be " if dry_run else ""
-    line(f"{plural(done.versions, 'version')} with {size(done.living_bytes)}; nothing names {size(done.dropped_bytes)}")
+    size, plural = terminal.size, terminal.plural
+
+    def line(what: str, told: str) -> None:
+        terminal.line(f"  {'would be ' if dry_run and what != 'in use by' else ''}{what:<12}{told}")
+
+    terminal.line(
+        f"{plural(done.versions, 'version')} with {size(done.living_bytes)}; nothing names {size(done.dropped_bytes)}"
+    )
     if done.staying_bytes:
-        line(f"  stay          {size(done.staying_bytes)}, in frames that are used otherwise")
+        line("left", f"{size(done.staying_bytes)}, in frames that are used otherwise")
     if done.rewritten_frames:
         into = "" if dry_run else f", stored in {size(done.new_bytes)}"
-        line(
-            f"  {would}made compact  {plural(done.rewritten_frames, 'frame')}: {size(done.rewritten_bytes)} live{into}"
-        )
-    line(f"  {would}given up  {plural(done.condemned_frames, 'frame')}, {size(done.condemned_bytes)}")
-    line(f"  {would}deleted   {plural(done.deleted_frames, 'frame')}, {size(done.deleted_bytes)}")
+        line("rewritten", f"{plural(done.rewritten_frames, 'frame')}: {size(done.rewritten_bytes)} live{into}")
+    line("given up", f"{plural(done.condemned_frames, 'frame')}, {size(done.condemned_bytes)}")
+    line("deleted", f"{plural(done.deleted_frames, 'frame')}, {size(done.deleted_bytes)}")
     if done.waiting_frames:
         until = ""
         if done.waiting_until_ns is not None and not done.clock_behind:
             day = time.strftime("%Y-%m-%d %H:%M", time.localtime(done.waiting_until_ns // 10**9))
-            until = f"; the next gc after {day} deletes it, until then `spraydry undelete` brings it back"
-        waits = "would wait" if dry_run else "waiting "
-        line(f"  {waits}  {plural(done.waiting_frames, 'frame')}, {size(done.waiting_bytes)}{until}")
+            until = f"; a gc after {day} deletes the first of it, until then `spraydry undelete` brings it back"
+        line("waiting", f"{plural(done.waiting_frames, 'frame')}, {size(done.waiting_bytes)}{until}")
     if done.clock_behind:
         terminal.warn("this machine's clock is before the newest record of the log: nothing counts as old enough")
     if done.full:
         terminal.warn("there was no room to make more compact: run it again")
     for what in done.leases:
-        line(f"  in use by     {terminal.printable(what.encode())}")
+        line("in use by", terminal.printable(what.encode()))

@@ -91,7 +91,9 @@ def clean_runs(repository: Repository) -> None:
         return
     names: list[str] = []
     held = 0
-    runs = {stored.name: stored.size for stored in list(repository.store.list("index"))}
+    # Only those the catalog has taken in: what is put in their place counts as taken.
+    taken = repository.catalog.runs()
+    runs = {stored.name: stored.size for stored in list(repository.store.list("index")) if stored.name in taken}
     for name in _naming(repository, runs, gone):
         names.append(name)
         held += runs[name]

@@ -20,7 +20,9 @@ from spraydry.actions.recompress import recompress
 from spraydry.actions.remove import bring_back, remove
 from spraydry.actions.verify import verify
 from spraydry.errors import CollectedMeanwhile, VersionNotFound
+from spraydry.repository import condemned
 from spraydry.repository.repository import Repository
+from spraydry.repository.runs import replace_runs
 from spraydry.stores.memory import MemoryStore
 from tests.collect.test_gc import noise, small_frames, stored, whole
 from tests.far_store import Far, opened
@@ -353,4 +355,28 @@ def test_ingests_and_collections_at_the_same_time(machines: Machines, tmp_path: 
     for repository in (writer, collector):
         repository.refresh()
         whole(repository, "r", files)
+        complete(repository)
+
+
+def test_runs_that_the_catalog_has_not_taken_in_are_left_to_another_time(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that another machine merged names what is gone, and what is new: written anew it would count as taken."""
+    one, other = machines("a"), machines("b")
+    make_version(one, "r", noise(1, 24))
+    make_version(one, "r", noise(2, 3))
+    remove(one, ["r@v1"])
+    other.refresh()
+    clean = condemned.clean_runs
+
+    def late(repository: Repository) -> None:
+        make_version(one, "s", noise(3, 8))
+        replace_runs(one, [stored.name for stored in one.store.list("index")], frozenset())
+        clean(repository)
+
+    monkeypatch.setattr(sys.modules["spraydry.actions.collect.gc"], "clean_runs", late)
+    assert gc(other, grace_ns=0).deleted_frames
+    for repository in (other, one, machines("c")):
+        repository.refresh()
+        whole(repository, "s", noise(3, 8))
         complete(repository)

@@ -181,14 +181,19 @@ def _replace(repository: Repository, state: _State, worth: list[Outcome]) -> lis
 
 def _recover(repository: Repository, state: _State) -> int:
     """Finish what a run that was killed had begun: remove frames all of whose chunks are in others. Their number."""
-    doomed = set(state.replaced)
+    doomed, looked_at = set(state.replaced), repository.log.head[0]
+
+    def check() -> None:
+        if repository.log.condemned_since(looked_at):
+            raise StoreUnavailable("other frames were collected meanwhile; run it again")
+
     gone = [
         name
         for name in sorted(doomed)
         if repository.store.info("frames", name.hex()) is not None and _lives_elsewhere(repository, name, doomed)
     ]
     if gone:
-        give_up(repository, gone, "recompress")
+        give_up(repository, gone, "recompress", check)
     if state.replaced:
         state.replaced, state.dirty = [], True
         _remember(repository, state)
