@@ -87,8 +87,9 @@ def test_repair_makes_nothing_worse(made: Path, seed: int, share: float, backup:
         left = {one.version for one in verify(repository).damage}
         assert not left & {str(without.made) for without in done.without}
         again = repair(repository, write=True)
-        assert not any(one.entry for one in again.without) and not again.condemned and not again.had
-        assert len(repository.log.condemned_since(0)) == done.condemned
+        # A page of a new version may be one that an older one had lost: then more can be given up.
+        assert not any(one.made for one in again.without)
+        assert len(repository.log.condemned_since(0)) == done.condemned + again.condemned
         # What was kept may still be mended: a copy of all that turns up late brings back everything.
         late = repair(repository, write=True, remotes=[str(made / "made")])
         assert late.whole

@@ -146,6 +146,10 @@ def test_without_exactly_what_is_lost(url: str, made: Path, kind: str, how: str)
         assert plan.written is False and repository.log.newest("source").name == "v1"  # type: ignore[union-attr]
     with Repository.open(url) as repository:
         done = repair(repository, write=True)
+        if kind == "links":  # which come out again when they are counted
+            assert "the folders themselves" in done.had and done.whole and done.condemned and plan.had == done.had
+            assert not done.without and contents(repository, "source@v1") == (before, []) and verify(repository).sound
+            return
         assert [str(one.of) for one in done.without] == ["source@v1"] == [str(one.of) for one in plan.without]
         (without,) = done.without
         assert without.made is not None and without.lacks == plan.without[0].lacks

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from spraydry.actions.compose.theatre import Theatre
 from spraydry.actions.heal import heal
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.actions.repair.cures import Cures, Remotes, mend_dictionaries
+from spraydry.actions.repair.cures import Cured, Cures, Remotes, mend_dictionaries
 from spraydry.actions.repair.indexes import MendedIndex, mend_index
 from spraydry.actions.repair.mending import Had, Mended
 from spraydry.actions.repair.originals import originals
@@ -126,7 +126,7 @@ def repair(
         cures = Cures(repository, bad, others)
         mended = Mended(repository, bad, foreign, cures, theatre.surgery.emit, writer, result.had)
         seen = repository.log.head[0]
-        checker = _mend(repository, mended, sources, result, report)
+        checker = _mend(repository, theatre, mended, sources, result, report)
         for whole in bad.values():
             mended.unsound(sorted(whole))  # also what only removed versions need, or one that is being made
         if writer is not None:
@@ -198,7 +198,12 @@ def _versions(repository: Repository) -> Iterator[Version]:
 
 
 def _mend(
-    repository: Repository, mended: Mended, sources: Iterable[str], result: Repaired, report: Report
+    repository: Repository,
+    theatre: Theatre,
+    mended: Mended,
+    sources: Iterable[str],
+    result: Repaired,
+    report: Report,
 ) -> TreeChecker:
     """Go through all versions, and have what they lack from wherever it can be had; the checker that went last.
 
@@ -218,11 +223,27 @@ def _mend(
         for version in _versions(repository):
             result.versions += 1
             result.damage += checker.check(version)
-        if not mended.lost or not sum(
-            mended.take(originals(source, specs, lambda: mended.lost, report)) for source in sources
-        ):
+        count = mended.take(_links_counted(repository, theatre, mended, result.damage)) if mended.lost else 0
+        for source in sources:
+            count += mended.take(originals(source, specs, lambda: mended.lost, report)) if mended.lost else 0
+        if not count:
             return checker
         mended.forget_pages()
+
+
+def _links_counted(
+    repository: Repository, theatre: Theatre, mended: Mended, damage: Sequence[Damage]
+) -> Iterator[Cured]:
+    """The lost pages of links lists that come out again when the hardlinks in a tree, which is whole, are counted."""
+    wrong: dict[str, bool] = {}
+    for one in damage:
+        wrong[one.version] = wrong.get(one.version, True) and one.is_links
+    for version in _versions(repository):
+        links = version.record.links
+        if wrong.get(str(version)) and links is not None and theatre.counted(version.record.entry).links == links:
+            for name in repository.links(links).pages():
+                if mended.is_nowhere(name):
+                    yield Cured(name, bytes(repository.read_chunk(name)), "the folders themselves")
 
 
 def _affected(repository: Repository, damage: Sequence[Damage]) -> Iterator[Version]:

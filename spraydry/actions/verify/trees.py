@@ -17,6 +17,7 @@ from spraydry.repository.stream import hash_of, spans
 
 MAX_HOLES_HASHED_BYTES = 1 << 30
 _BATCH_ENTRIES = 500
+_LINKS = "the list of hardlinks: "
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Damage:
     version: str
     path: bytes
     reason: str
+
+    @property
+    def is_links(self) -> bool:
+        """Whether it is the version's list of hardlinks, and no entry."""
+        return not self.path and self.reason.startswith(_LINKS)
 
 
 @dataclass
@@ -82,8 +88,8 @@ class TreeChecker:
         except StoreUnavailable:
             raise
         except SprayDryError as error:
-            return [f"the list of hardlinks: {error}"]
-        return [f"the list of hardlinks: chunk {page.hex()} {why}" for page, why in self._chunks.unsound(pages).items()]
+            return [f"{_LINKS}{error}"]
+        return [f"{_LINKS}chunk {page.hex()} {why}" for page, why in self._chunks.unsound(pages).items()]
 
     def _tree(self, top: Entry) -> list[tuple[bytes, str]]:
         assert isinstance(top.content, Subtree)
