@@ -142,6 +142,18 @@ def test_a_path_above_one_that_was_forgotten(three: Repository) -> None:
     assert "in/secret/key" not in newest(three)
 
 
+def test_names_of_equal_results_keep_their_places(repository: Repository) -> None:
+    """v2-1 came to be a second name of v1-1; what stands for that later has the place of each."""
+    make_version(repository, "r", {b"a": b"1", b"s": b"one", b"t": b"x", b"u": b"y"})
+    make_version(repository, "r", {b"a": b"1", b"s": b"two", b"t": b"x", b"u": b"y"})
+    forget(repository, "r:s")
+    forget(repository, "r:t")
+    done = forget(repository, "r:u", prune=True)
+    assert done.newest is None
+    assert newest(repository) == {"a": b"1"}
+    assert all("u" not in read_all(repository, f"r@{name}") for name in names(repository))
+
+
 @pytest.mark.parametrize("after", range(1, 10))
 def test_interrupted_and_run_again(three: Repository, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     make_version(three, "r", {b"a": b"4"})

@@ -208,7 +208,7 @@ class _Forgetting:
                 standing = [self._commit(names[0], proposal)]
             for version in names[len(standing) :]:
                 name = self._free(version, set())
-                tag(self._repository, str(standing[0]), name)
+                tag(self._repository, str(standing[0]), name, verb=f"{_VERB} {version.name}")
                 standing.append(self._log.find(self._root, name))
             done.append(Rewritten(tuple(names), tuple(one.name for one in standing), self.gone(names[0])))
         return done

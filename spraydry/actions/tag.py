@@ -10,9 +10,9 @@ from spraydry.repository.log import RECORD_FORMAT, Version
 from spraydry.repository.repository import Repository
 
 
-def tag(repository: Repository, address: str, name: str, *, dry_run: bool = False) -> Version:
+def tag(repository: Repository, address: str, name: str, *, verb: str = "tag", dry_run: bool = False) -> Version:
     """Give the version `ROOT[@VERSION]` another name; the version as it was found. The name lasts as long as nobody
-    removes it, also when the version's other names are removed.
+    removes it, also when the version's other names are removed. `verb` is what the record says that made it.
 
     Raises UsageError, RootNotFound, VersionNotFound, VersionExists, StoreReadOnly.
     """
@@ -31,7 +31,7 @@ def tag(repository: Repository, address: str, name: str, *, dry_run: bool = Fals
             format=RECORD_FORMAT,
             previous=previous,
             made_ns=now_ns,
-            made_by=f"spraydry {spraydry.__version__} tag",
+            made_by=f"spraydry {spraydry.__version__} {verb}",
             root=found.root,
             name=name,
             slot=found.made_in,

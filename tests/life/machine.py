@@ -36,8 +36,8 @@ class Life(RuleBasedStateMachine):
     other_url: str
     mounts = True
     lives = 0
-    # A rule that can do nothing now does nothing, rather than having a precondition: what can be read after damage is not
-    # the same in each run, and hypothesis wants to be able to choose the same rules again.
+    # A rule that can do nothing now does nothing, rather than having a precondition: what can be read after damage is
+    # not the same in each run, and hypothesis wants to be able to choose the same rules again.
 
     def __init__(self) -> None:
         super().__init__()
