@@ -79,28 +79,33 @@ class Plan:
                     "INSERT INTO asked VALUES(?) ON CONFLICT DO NOTHING RETURNING digest", ((name,) for name in parts)
                 )
             ]
-            for name in self._unknown(fresh) if fresh else ():
-                place = self._place(name, item)
-                self._database.execute("INSERT INTO missing VALUES(?, ?, ?, ?)", (item, place, name, parts[name]))
-
-    def _place(self, chunk: bytes, item: int) -> int:
-        """The frame to take a chunk from, one that is needed anyway where there is; 0 if it is nowhere."""
-        places = self._source.catalog.locate(chunk)
-        for place in places:
-            rows = self._rows(
-                "UPDATE frame SET needed = needed + ? WHERE name = ? RETURNING id", place.length, place.frame
+            missing = sorted(self._unknown(fresh)) if fresh else []
+            places = self._source.catalog.places(missing)
+            needed: dict[bytes, int] = {}
+            for _, place in places.values():
+                needed[place.frame] = needed.get(place.frame, 0) + place.length
+            numbers = {frame: self._frame(frame, length, item) for frame, length in needed.items()}
+            self._database.executemany(
+                "INSERT INTO missing VALUES(?, ?, ?, ?)",
+                (
+                    (item, numbers[places[name][1].frame] if name in places else 0, name, parts[name])
+                    for name in missing
+                ),
             )
-            if rows:
-                return int(rows[0][0])
-        for place in places:
-            info = self._source.catalog.frame(place.frame)
-            if info is not None:
-                self._database.execute(
-                    "INSERT INTO frame(name, plain, stored, level, needed, item, whole) VALUES(?, ?, ?, ?, ?, ?, 0)",
-                    (info.name, info.plain, info.stored, info.level, place.length, item),
-                )
-                return self._database.last_insert_rowid()
-        return 0
+
+    def _frame(self, name: bytes, needed: int, item: int) -> int:
+        """The number of a frame, of which so many more bytes are needed; 0 where it counts for nothing any more."""
+        rows = self._rows("UPDATE frame SET needed = needed + ? WHERE name = ? RETURNING id", needed, name)
+        if rows:
+            return int(rows[0][0])
+        info = self._source.catalog.frame(name)
+        if info is None:
+            return 0
+        self._database.execute(
+            "INSERT INTO frame(name, plain, stored, level, needed, item, whole) VALUES(?, ?, ?, ?, ?, ?, 0)",
+            (info.name, info.plain, info.stored, info.level, needed, item),
+        )
+        return self._database.last_insert_rowid()
 
     def settle(self) -> Totals:
         """Decide which frames are copied as they are, when all was added."""
