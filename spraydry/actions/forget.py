@@ -126,7 +126,7 @@ class _Forgetting:
         entry_at = self._theatre.surgery.at
         holding = [found for found in names.values() if entry_at(found[0].record.entry, self._path) is not None]
         places = self._places()
-        return sorted(holding, key=lambda found: min((places[one.slot], one.slot) for one in found))
+        return sorted(holding, key=lambda found: max((places[one.slot], one.slot) for one in found))
 
     def gone(self, version: Version) -> Totals:
         """What lies at the path in a version."""
