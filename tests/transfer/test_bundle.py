@@ -73,6 +73,7 @@ def test_a_relative_bundle_lacks_what_the_other_side_has(
     assert made.prerequisites == ["r@v1"] and made.transferred.versions == ["r@v2"]
     assert 10_000 < made.transferred.sent_bytes < 11_000
     with Repository.open(path) as carried:
+        assert verify(carried).sound
         with pytest.raises(SprayDryError):  # alone it lacks what it builds on
             shown(carried, "r@v2")
         transfer(carried, target)
@@ -170,8 +171,7 @@ def test_another_file_with_values_taken_out_is_refused(
     fill(repository, rng)
     write_bundle(repository.store, ())
     repository.store.delete("frames", [next(iter(repository.store.list("frames"))).name])
-    with (
-        Repository.open(repository.url, read_only=True) as carried,
-        pytest.raises(SprayDryError, match="was cut short: carry it over again"),
-    ):
-        transfer(carried, target)
+    with Repository.open(repository.url, read_only=True) as carried:
+        with pytest.raises(SprayDryError, match="was cut short: carry it over again"):
+            transfer(carried, target)
+        assert "carry it over again" in verify(carried).other[0]

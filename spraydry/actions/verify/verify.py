@@ -20,7 +20,8 @@ from spraydry.actions.verify.frames import (
 )
 from spraydry.actions.verify.sample import Sample, sampled
 from spraydry.actions.verify.trees import Damage, TreeChecker
-from spraydry.errors import StoreError
+from spraydry.errors import CorruptData, StoreError
+from spraydry.repository.bundles import check_whole
 from spraydry.repository.local import cache_folder
 from spraydry.repository.losses import forget_unchanged
 from spraydry.repository.proofs import Proofs
@@ -45,7 +46,7 @@ class Verified:
     cannot list its frames, so that those were checked which the catalog knows, and no others looked for. `proofs` says
     how many frames are proved since when, this run included, where that is `remembered`; `known_damaged` of them were
     found damaged by another run, and not looked at by this one. Of a lazy clone, `at_origin` counts the frames that
-    were never fetched; files of several chunks are not hashed then."""
+    were never fetched; files of several chunks are not hashed then. Of a relative bundle no versions are looked at."""
 
     sample: bool
     listed: bool = True
@@ -97,7 +98,14 @@ def _verify(repository: Repository, sample: Sample | None, began_s: int, report:
     result = Verified(sample is not None)
     bad = look_at_frames(repository, result, sample, began_s, report)
     result.other += check_rest(repository)
-    if sample is None or bad:
+    bundle = repository.opened.bundle
+    if bundle is not None:
+        try:
+            check_whole(repository.store, bundle)
+        except CorruptData as error:
+            result.other.append(str(error))
+    relative = bundle is not None and bundle.prerequisites  # what it builds on is elsewhere
+    if (sample is None or bad) and not relative:
         _versions(repository, result, bad, sample is None and repository.opened.origin is None, report)
     result.silent.update(repository.store.silent)
     result.proofs = repository.catalog.proofs.summary()
