@@ -236,14 +236,14 @@ class _Forgetting:
 
     def _standing(self, names: Sequence[Version], proposal: Proposal) -> list[Version]:
         """What stands for a version already, from an earlier run, under as many of its names as were made."""
-        patterns = [re.compile(re.escape(self._base(name.name, name.slot)) + "-[0-9]+") for name in names]
         versions = self._log.versions(self._root)
+        first = names[0].name
         for found in versions:
-            if patterns[0].fullmatch(found.name) and same(found, proposal):
+            if self._made_of(found.slot) == first and same(found, proposal):
                 standing = [found]
-                for pattern in patterns[1:]:
-                    tags = (one for one in versions if one.made_in == found.made_in and pattern.fullmatch(one.name))
-                    if (one := next(tags, None)) is None:
+                for name in names[1:]:
+                    tags = (one for one in versions if one.made_in == found.made_in)
+                    if (one := next((one for one in tags if self._made_of(one.slot) == name.name), None)) is None:
                         break
                     standing.append(one)
                 return standing
