@@ -33,7 +33,7 @@ class Reader:
     """
 
     def __init__(self, source: Repository, target: Repository) -> None:
-        by_distance = sorted((target, source), key=lambda one: one.store.traits.round_trip_s)
+        by_distance = sorted((source, target), key=lambda one: one.store.traits.round_trip_s)
         self._near, self._far = by_distance
         self._source = source
 
