@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import spraydry
+from spraydry.actions.verify import verify
 from tests.servers import server_or_skip
 
 README = Path(__file__).parent.parent / "README.md"
@@ -75,6 +77,42 @@ def test_several_stores_one_taken_away(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all is whole" in done.stdout and "photos@v2 is there" in done.stdout
     assert re.search(r"delivered +[0-9]", done.stdout), done.stdout
+
+
+@pytest.mark.fuse
+def test_working_with_versions(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    held = {
+        "index.html": b"<h1>Hello</h1>\n",
+        "notes.txt": b"say hello to the neighbour\n",
+        "secret/key": b"xyzzy\n",
+        "css/site.css": b"h1 { color: teal }\n",
+        "img/logo.png": b"\x89PNG\r\n\x1a\n" + random.Random(5).randbytes(200_000),
+    }
+    for name, content in held.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes(content)
+    script = "".join(blocks("sh versions"))
+    command = ["bash", "-euo", "pipefail", "-xc", script]
+    done = subprocess.run(command, env=environment_of(tmp_path), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = re.findall(r"^    \$ (spraydry (?:diff|grep|compose) .*)\n((?:    [^$].*\n)+)", README.read_text(), re.M)
+    assert len(shown) == 3
+    for line, output in shown[:2]:
+        assert line in script
+        assert re.sub("^    ", "", output, flags=re.M) in done.stdout, line
+    line, output = shown[2]
+    wrong = subprocess.run(
+        ["bash", "-c", line], env=environment_of(tmp_path), capture_output=True, text=True, timeout=60
+    )
+    assert wrong.returncode and wrong.stderr.startswith("spraydry: there is no root 'sight'")
+    assert wrong.stderr.splitlines()[1:] == [told[4:] for told in output.splitlines()[1:]]
+    with spraydry.open(str(tmp_path / ".local/share/spraydry/repository.sqlite")) as repository:
+        assert repository.resolve("copy").entry.content == repository.resolve("web").entry.content
+        for root in ("site", "web"):
+            for version in repository.versions(root):
+                assert not any(b"secret" in found.path for found in repository.walk(str(version)))
+        assert verify(repository).sound
 
 
 def test_the_two_commands_are_there() -> None:
