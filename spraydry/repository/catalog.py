@@ -387,10 +387,14 @@ class Catalog:
                 self._count(level, -gone)
 
     def replace_runs(self, gone: Iterable[str], name: str) -> None:
-        """Remember that run `name` now holds what the runs `gone` held."""
+        """Remember that run `name` now holds what the runs `gone` held: it counts as taken in if all of them were."""
         with self.database.transaction() as connection:
-            connection.executemany("DELETE FROM run WHERE name = ?", ((run,) for run in gone))
-            connection.execute("INSERT OR IGNORE INTO run VALUES(?)", (name,))
+            taken = True
+            for run in gone:
+                connection.execute("DELETE FROM run WHERE name = ?", (run,))
+                taken = taken and bool(connection.changes())
+            if taken:
+                connection.execute("INSERT OR IGNORE INTO run VALUES(?)", (name,))
 
     def remember(self, key: str, value: bytes) -> None:
         """Keep a small value."""

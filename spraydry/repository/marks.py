@@ -11,7 +11,8 @@ from spraydry.repository.catalog import LEVELS, Catalog
 from spraydry.stores.database.database import Row
 from spraydry.stores.database.errors import translated
 
-_CACHE_BYTES = 48 << 20
+# Its pages, and as much again while rows are sorted: of a million chunks most marks fit.
+_CACHE_BYTES = 32 << 20
 _TOGETHER = 50_000
 
 _SCHEMA = """
