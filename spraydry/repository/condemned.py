@@ -15,7 +15,7 @@ from spraydry.repository.runs import replace_runs
 
 RECORD_FRAMES = 30_000  # in one record, of 1 MB
 _DELETED_TOGETHER = 256  # so many frames leave a SQLite file in one transaction, which takes as much beside it
-_RUNS_BYTES = 16 << 20  # of index runs, written anew at a time
+_RUNS_BYTES = 4 << 20  # of index runs, written anew at a time: decoded, a row takes six times as much
 _FIRST_BYTES = 64 << 10
 
 

@@ -18,7 +18,6 @@ from spraydry.repository.condemned import clean_runs, give_up
 from spraydry.repository.repository import Repository
 
 _BATCH_BYTES = 32 << 20
-_RUNS_BYTES = 16 << 20  # of index runs, written anew at a time
 _STATE = "recompress"
 
 
