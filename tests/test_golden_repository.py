@@ -102,9 +102,14 @@ def make(number: int) -> None:
     """Write the golden repositories of this build, one on each kind of store, of the same tree."""
     import tempfile
 
+    from spraydry.actions.collect import gc
+    from spraydry.actions.compose.compose import compose
+    from spraydry.actions.forget import forget
     from spraydry.actions.ingest import ingest
     from spraydry.actions.recompress import recompress
     from spraydry.actions.remove import remove
+    from spraydry.actions.rollback import rollback
+    from spraydry.actions.tag import tag
 
     rng = random.Random(number)
     with tempfile.TemporaryDirectory() as folder:
@@ -144,6 +149,14 @@ def make(number: int) -> None:
                 ingest(repository, [source], root="tree", name="gone")
                 remove(repository, ["tree@gone"])
                 recompress(repository, level=12)
+                compose(repository, "mixed", "tree + part@v1 -> more - docs/deep")
+                compose(repository, "mixed", "tree -> one + tree -> two")
+                tag(repository, "tree@v1", "kept")
+                forget(repository, "mixed:more/b.json", prune=True)
+                gc(repository, grace_ns=0, below=1)
+                rollback(repository, "tree@kept")
+                remove(repository, ["mixed@v2"])
+                gc(repository)  # what it condemns stays for the grace time
                 shown.append(contents(repository))
             if scheme == "sqlite":
                 shutil.copyfile(store, GOLDEN / f"repository-{number}.sqlite")
