@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from spraydry.errors import CorruptData, ValueNotFound
+from spraydry.errors import CorruptData, StoreFull, ValueNotFound
 from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range
 from spraydry.stores.database.database import Database
 from spraydry.stores.database.files import remove_files
@@ -16,6 +15,10 @@ _SCHEMA = """
 CREATE TABLE value(id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,
                    UNIQUE(namespace, name)) STRICT;
 """
+
+# Frames are not stored in the last room of a disk: what removes and collects is a transaction, too, and needs some. Of
+# a small disk it is the 16th part.
+_KEPT_BYTES = 8 << 20
 
 
 class SqliteStore(Store):
@@ -44,6 +47,9 @@ class SqliteStore(Store):
         return value
 
     def put_many(self, namespace: str, values: Iterable[tuple[str, bytes]]) -> None:
+        if namespace == "frames":
+            values = [*values]
+            self._check_room(sum(len(value) for _, value in values))
         with self.database.transaction() as connection:
             for name, value in values:
                 check_key(namespace, name)
@@ -52,6 +58,13 @@ class SqliteStore(Store):
                     " ON CONFLICT(namespace, name) DO UPDATE SET value = excluded.value",
                     (namespace, name, value),
                 )
+
+    def _check_room(self, size: int) -> None:
+        """Raises StoreFull unless values of that size fit into the journal and then into the file, and some is left."""
+        inside, free, of_all = self.database.room()
+        if free < size + max(0, size - inside) + min(_KEPT_BYTES, of_all // 16):
+            path = self.database.path
+            raise StoreFull(f"no room is left for {path}: free some space and run the command again")
 
     def create(self, namespace: str, name: str, value: bytes) -> bool:
         check_key(namespace, name)
@@ -95,8 +108,8 @@ class SqliteStore(Store):
 
     def stat(self) -> Stat:
         count, held = self.database.rows("SELECT count(*), coalesce(sum(length(value)), 0) FROM value")[0]
-        room = os.statvfs(os.path.dirname(self.database.path))
-        return Stat(count, held, room.f_bavail * room.f_frsize)
+        _, free, _ = self.database.room()
+        return Stat(count, held, free)
 
     def destroy(self) -> None:
         with self.database.transaction():

@@ -18,6 +18,7 @@ from spraydry.stores.database.files import is_cut_short, journal_mode, make_priv
 from spraydry.stores.database.schema import APPLICATION_ID, FORMAT, SEALED, identity, initialise, statements, tables_of
 
 BUSY_TIMEOUT_MS = 30_000
+_VACUUM_PAGES = 256
 
 Row = tuple[Any, ...]
 
@@ -216,12 +217,30 @@ class Database:
                 try:
                     with translated(self.path):
                         self._writer.set_busy_timeout(0)
-                        self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+                        while self._free_pages(self._writer):
+                            # A step at a time: what is moved lies in the write-ahead log until it is folded in.
+                            self._writer.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+                            busy = next(self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)"))[0]
+                            if busy:
+                                break
                         self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 except StoreError:
                     pass  # a reader or writer is at work: theirs, or the next checkpoint, does it
                 finally:
                     self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def room(self) -> tuple[int, int, int]:
+        """Bytes: what can be stored without the file growing, what is free where it lies, and how large that is."""
+        with self._lock, translated(self.path):
+            found = os.statvfs(os.path.dirname(self.path))
+            inside = 0
+            if self._writer is not None:
+                inside = self._free_pages(self._writer) * next(self._writer.execute("PRAGMA page_size"))[0]
+            return inside, found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    @staticmethod
+    def _free_pages(connection: apsw.Connection) -> int:
+        return int(next(connection.execute("PRAGMA freelist_count"))[0])
 
     def seal(self) -> None:
         """Fold everything into the one file, which can then be read from any medium, and is never written again. Nobody
