@@ -231,6 +231,12 @@ def test_sizes_that_are_none(spray: Run, tmp_path: Path, size: str, repository_p
     assert not os.path.exists(repository_path)
 
 
+def test_where_the_root_is_an_argument_no_option_is_told(filled: str, spray: Run) -> None:
+    for done in (spray("compose", "my web", "photos"), spray("split", "photos:2024", "my web")):
+        failed(done, 2, "'my web' cannot name a root")
+        assert "--root" not in done[2]
+
+
 @pytest.mark.parametrize("name", ["-x", ".x", "a b", "a/b", "latest", "x" * 300, "ü", "a\x1b[31m", ""])
 def test_names_that_do_not_fit(spray: Run, tmp_path: Path, name: str, repository_path: str) -> None:
     (tmp_path / "source").mkdir()

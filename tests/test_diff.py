@@ -148,6 +148,11 @@ def test_renamed_where_the_content_went(repository: Repository) -> None:
     ]
 
 
+def test_renamed_in_its_folder_rather_than_from_another(repository: Repository) -> None:
+    found = two(repository, {b"a": {b"1": b"x"}, b"z": {b"old": b"x"}}, {b"a": {}, b"z": {b"new": b"x"}})
+    assert found == [("removed", b"a/1", None, ()), ("renamed", b"z/new", b"z/old", ())]
+
+
 def test_more_copies_than_there_were_and_fewer(repository: Repository) -> None:
     found = two(repository, {b"a": b"1", b"b": b"2", b"c": b"2"}, {b"p": b"1", b"q": b"1", b"r": b"2"})
     assert found == [

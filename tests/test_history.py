@@ -86,6 +86,8 @@ def test_what_is_not_there(filled: Repository) -> None:
     }.items():
         with pytest.raises(error):
             list(history(filled, address))
+    with pytest.raises(PathNotFound, match="^no version of 'r' holds 'nothing'$"):
+        list(history(filled, "r:nothing"))
 
 
 def test_reads_nothing_that_is_as_it_was(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +116,7 @@ def test_what_is_printed(
     assert cli.run(["history", "--json", "r:d"]) == 0
     events = json.loads(capfd.readouterr().out)
     assert [event["what"] for event in events] == ["appeared", *["changed"] * 5, "vanished"]
+    assert events[-1].keys() == events[0].keys() and events[-1]["size"] is None
     assert len(events[0]["digest"]) == 64 and events[6]["digest"] is None
     assert cli.run(["history", "r:none"]) == 4
     assert cli.run(["history", "r@v1:d"]) == 2

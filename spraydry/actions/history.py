@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spraydry.actions.compare import aspects
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.errors import UsageError
+from spraydry.errors import PathNotFound, UsageError
 from spraydry.format.entry import Entry, Subtree
-from spraydry.repository.address import Address, parse, resolve
+from spraydry.repository.address import parse
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 
@@ -50,7 +51,7 @@ def history(repository: Repository, address: str, progress: Report = unheard) ->
             seen = True
             yield event
     if not seen:
-        resolve(repository, Address(parsed.root, None, parsed.path))  # says what there is instead
+        raise PathNotFound(f"no version of {parsed.root!r} holds {os.fsdecode(parsed.path)!r}")
 
 
 def distinct(repository: Repository, root: str) -> list[Version]:

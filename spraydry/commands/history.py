@@ -82,11 +82,14 @@ def _notes(event: Event) -> str:
 
 
 def _document(event: Event) -> dict[str, Any]:
-    from spraydry.actions.describe import describe
+    from dataclasses import fields
+
+    from spraydry.actions.describe import Described, describe
     from spraydry.repository.address import Found
 
     version, entry = event.version, event.entry
-    told = {} if entry is None else vars(describe(Found(version, b"", entry, 0), b""))
+    nothing = dict.fromkeys(field.name for field in fields(Described))
+    told = nothing if entry is None else vars(describe(Found(version, b"", entry, 0), b""))
     return {
         "version": str(version),
         "made_ns": version.record.made_ns,

@@ -99,7 +99,7 @@ def check_new_name(name: str, what: str) -> None:
     if not _NAME.fullmatch(name) or name in RESERVED:
         raise UsageError(
             f"{name!r} cannot name a {what}: up to 200 letters, digits and . _ -, not starting with - or . (and"
-            f" 'latest' is taken){'; give another with --root' if what == 'root' else ''}"
+            " 'latest' is taken)"
         )
 
 

@@ -12,11 +12,11 @@ _CACHE_BYTES = 16 << 20
 _BUFFERED_ROWS = 2000
 
 _SCHEMA = """
-CREATE TABLE old(digest BLOB, name BLOB, path BLOB, entry BLOB);
-CREATE TABLE new(digest BLOB, name BLOB, path BLOB);
+CREATE TABLE old(digest BLOB, name BLOB, folder BLOB, path BLOB, entry BLOB);
+CREATE TABLE new(digest BLOB, name BLOB, folder BLOB, path BLOB);
 CREATE TABLE moved(new BLOB PRIMARY KEY, old BLOB UNIQUE, entry BLOB) WITHOUT ROWID;
 """
-# The n-th of a content (and name) on one side goes with the n-th of it on the other, by path: one with one.
+# The n-th of a content (and name, or folder) on one side goes with the n-th of it on the other, by path: one with one.
 _MATCH = """
 INSERT INTO moved SELECT new.path, old.path, old.entry
 FROM (SELECT *, row_number() OVER (PARTITION BY {0} ORDER BY path) AS place FROM old
@@ -40,7 +40,7 @@ class Renames:
                 self._database.execute(_SCHEMA)
                 self._any = self._collect(pairs)
                 if self._any:
-                    for same in ("digest, name", "digest"):
+                    for same in ("digest, name", "digest, folder", "digest"):
                         self._database.execute(_MATCH.format(same))
             except BaseException:
                 self._database.close(True)
@@ -54,28 +54,31 @@ class Renames:
 
     def _collect(self, pairs: Iterator[Pair]) -> bool:
         """Whether something may have moved."""
-        old: list[tuple[bytes, bytes, bytes, bytes]] = []
-        new: list[tuple[bytes, bytes, bytes]] = []
+        old: list[tuple[bytes, bytes, bytes, bytes, bytes]] = []
+        new: list[tuple[bytes, bytes, bytes, bytes]] = []
         came = went = 0
         for pair in pairs:
             one = pair.after or pair.before
             if one is None or (pair.before is not None and pair.after is not None) or not _tells(one):
                 continue
-            digest, name = one.file_digest or b"", pair.path.rpartition(b"/")[2]
+            folder, _, name = pair.path.rpartition(b"/")
+            digest = one.file_digest or b""
             if pair.after is None:
-                old.append((digest, name, pair.path, encode_entry(one)))
+                old.append((digest, name, folder, pair.path, encode_entry(one)))
                 went += 1
             else:
-                new.append((digest, name, pair.path))
+                new.append((digest, name, folder, pair.path))
                 came += 1
             if len(old) + len(new) >= _BUFFERED_ROWS:
                 self._write(old, new)
         self._write(old, new)
         return bool(came and went)
 
-    def _write(self, old: list[tuple[bytes, bytes, bytes, bytes]], new: list[tuple[bytes, bytes, bytes]]) -> None:
-        self._database.executemany("INSERT INTO old VALUES(?, ?, ?, ?)", old)
-        self._database.executemany("INSERT INTO new VALUES(?, ?, ?)", new)
+    def _write(
+        self, old: list[tuple[bytes, bytes, bytes, bytes, bytes]], new: list[tuple[bytes, bytes, bytes, bytes]]
+    ) -> None:
+        self._database.executemany("INSERT INTO old VALUES(?, ?, ?, ?, ?)", old)
+        self._database.executemany("INSERT INTO new VALUES(?, ?, ?, ?)", new)
         old.clear()
         new.clear()
 

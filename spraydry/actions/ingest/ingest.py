@@ -268,11 +268,16 @@ def _ingest(
 
 def root_name(paths: Sequence[bytes], root: str | None) -> str:
     """The root's name: the one given, or that of the only source. Raises UsageError where neither fits."""
-    if root is None:
-        if len(paths) != 1:
-            raise UsageError("several sources go into one root: name it with --root")
-        root = os.fsdecode(os.path.basename(paths[0]))
-    check_new_name(root, "root")
+    if root is not None:
+        check_new_name(root, "root")
+        return root
+    if len(paths) != 1:
+        raise UsageError("several sources go into one root: name it with --root")
+    root = os.fsdecode(os.path.basename(paths[0]))
+    try:
+        check_new_name(root, "root")
+    except UsageError as error:
+        raise UsageError(f"{error}: give another with --root") from None
     return root
 
 
