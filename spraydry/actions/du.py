@@ -61,6 +61,8 @@ def du(repository: Repository, addresses: Sequence[str], *, report: Report = unh
             names = chunks_of(repository, found.entry, links, all_of_it.unwalked)
             all_of_it.add(_told(names, report))
         own.without(others, all_of_it.names())
+        all_of_it.weigh()
+        own.weigh()
         return Used(
             sum(found.entry.totals.files if found.entry.kind == DIRECTORY else 1 for found in items),
             sum(found.entry.totals.size if found.entry.kind == DIRECTORY else found.entry.size for found in items),

@@ -18,8 +18,8 @@ _TOGETHER = 50_000
 _SCHEMA = """
 CREATE TABLE mark(digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE walked(page BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE place(frame INTEGER NOT NULL, digest BLOB, length INTEGER NOT NULL, PRIMARY KEY(frame, digest))
-    WITHOUT ROWID;
+CREATE TABLE alive(frame INTEGER NOT NULL, digest BLOB, length INTEGER NOT NULL, best INTEGER NOT NULL,
+    PRIMARY KEY(frame, digest)) WITHOUT ROWID;
 CREATE TABLE life(frame INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 CREATE TABLE spared(name BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE stored(name BLOB PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
@@ -122,15 +122,17 @@ class Marks:
     def weigh(self) -> None:
         """Find what lives in each frame."""
         self._sql("DELETE FROM life")
-        self._sql(f"INSERT INTO life SELECT frame, sum(length) FROM ({_ALIVE}) GROUP BY frame")
+        self._sql("DELETE FROM alive")
+        # Once, and in the order of the table: of a million chunks this takes seconds, and all else is asked of it.
+        self._sql(f"INSERT INTO alive SELECT frame, digest, length, 1 FROM ({_ALIVE}) ORDER BY frame, digest")
         if self._sql("SELECT 1 FROM file.frame WHERE verified = 0 LIMIT 1"):
             self._sql(
-                f"""INSERT INTO life SELECT chunk.frame, sum(chunk.length)
+                f"""INSERT OR IGNORE INTO alive SELECT chunk.frame, chunk.digest, chunk.length, 0
                 FROM ({_ALIVE} HAVING rank < 0x1000000000000 AND count(*) > 1) AS best
                 JOIN ({_ROWS}) AS chunk ON chunk.digest = best.digest AND chunk.frame != best.frame
-                JOIN file.frame AS frame ON frame.id = chunk.frame AND frame.verified >= 0
-                WHERE true GROUP BY chunk.frame ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"""
+                JOIN file.frame AS frame ON frame.id = chunk.frame AND frame.verified >= 0"""
             )
+        self._sql("INSERT INTO life SELECT frame, sum(length) FROM alive GROUP BY frame")
 
     def dead_bytes(self) -> int:
         """The plain bytes of all chunks in frames that are neither marked nor spared, each counted once."""
@@ -145,13 +147,12 @@ class Marks:
         )
 
     def living_bytes(self) -> int:
-        """The plain bytes of all marked chunks that are in some frame, each counted once."""
-        return self._number(f"SELECT coalesce(sum(length), 0) FROM ({_ALIVE})")
+        """The plain bytes of all marked chunks that are in some frame, each counted once, as of the last `weigh`."""
+        return self._number("SELECT coalesce(sum(length), 0) FROM alive WHERE best")
 
     def missing(self) -> int:
-        """The number of marked chunks that are in no frame."""
-        marked = self._number("SELECT count(*) FROM mark")
-        return marked - self._number(f"SELECT count(*) FROM ({_ALIVE})")
+        """The number of marked chunks that are in no frame, as of the last `weigh`."""
+        return self._number("SELECT count(*) FROM mark") - self._number("SELECT count(*) FROM alive WHERE best")
 
     def frames(self, below: float = 1.0, at_least: int = 0) -> Iterator[Life]:
         """The frames of whose plain bytes a smaller part than `below` lives, but at least so many bytes; by rising id.
@@ -173,26 +174,15 @@ class Marks:
 
     def stored_share(self) -> int:
         """What the marked chunks take up: of each frame the part of its stored bytes that they are of its plain
-        ones."""
-        self.weigh()
+        ones, as of the last `weigh`."""
         return self._number(
             "SELECT cast(coalesce(sum(1.0 * stored * bytes / plain), 0) AS INTEGER)"
             " FROM life JOIN file.frame AS frame ON frame.id = life.frame"
         )
 
-    def place(self, frames: Iterable[Life]) -> None:
-        """Find which chunks live in these frames, for `chunks`."""
-        self._sql("CREATE TABLE IF NOT EXISTS chosen(frame INTEGER PRIMARY KEY)")
-        self._sql("DELETE FROM chosen")
-        self._sql("DELETE FROM place")
-        self._many("INSERT INTO chosen VALUES(?)", ((life.id,) for life in frames))
-        self._sql(
-            f"INSERT INTO place SELECT frame, digest, length FROM ({_ALIVE}) WHERE frame IN (SELECT frame FROM chosen)"
-        )
-
     def chunks(self, frame: int) -> set[bytes]:
-        """The chunks that live in a frame which was `placed`."""
-        rows = self._sql("SELECT digest FROM place WHERE frame = ?", (frame,))
+        """The chunks that live in a frame, and are not taken to live in another one."""
+        rows = self._sql("SELECT digest FROM alive WHERE frame = ? AND best", (frame,))
         return {bytes(row[0]) for row in rows}
 
     # -- beside the catalog

@@ -31,7 +31,6 @@ def rewrite(repository: Repository, marks: Marks, sparse: Sequence[Life], report
     Raises StoreFull; what was stored by then is published, so that it counts.
     """
     done = Rewritten()
-    marks.place(sparse)
     total = sum(life.bytes for life in sparse)
 
     def read(life: Life) -> tuple[Life, dict[bytes, Row], Buffer, str]:
