@@ -86,7 +86,7 @@ def test_what_is_not_there(filled: Repository) -> None:
     }.items():
         with pytest.raises(error):
             list(history(filled, address))
-    with pytest.raises(PathNotFound, match="^no version of 'r' holds 'nothing'$"):
+    with pytest.raises(PathNotFound, match=r"^no version of 'r' holds 'nothing'$"):
         list(history(filled, "r:nothing"))
 
 
