@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 
@@ -86,36 +86,41 @@ def differing(
     one = None if before is None else before.top()
     other = None if after is None else after.top()
     if (one is None or one.leaf) and (other is None or other.leaf):  # most are, and this is three times as fast
-        return _of_leaves(_entries(one), _entries(other), differ)
+        return iter(_of_leaves(_entries(one), _entries(other), differ))
     return _merged(_Cursor(before, one), _Cursor(after, other), differ)
 
 
 def _entries(page: Page | None) -> tuple[Entry, ...]:
-    return () if page is None else cast(tuple[Entry, ...], page.items)
+    return () if page is None else page.items  # type: ignore[return-value]  # of a leaf; `entries` takes its time
 
 
 def _of_leaves(
     before: tuple[Entry, ...], after: tuple[Entry, ...], differ: Differ
-) -> Iterator[tuple[Entry | None, Entry | None]]:
-    olds, news = iter(before), iter(after)
-    old, new = next(olds, None), next(news, None)
-    while old is not None and new is not None:
-        if old.name == new.name:
-            if differ(old, new):
-                yield old, new
-            old, new = next(olds, None), next(news, None)
-        elif old.name < new.name:
-            yield old, None
-            old = next(olds, None)
+) -> list[tuple[Entry | None, Entry | None]]:
+    if not before:
+        return [(None, new) for new in after]
+    found: list[tuple[Entry | None, Entry | None]] = []
+    same = 0  # so many have the same names on both sides: mostly all
+    for old, new in zip(before, after, strict=False):
+        if old.name != new.name:
+            break
+        same += 1
+        if differ(old, new):
+            found.append((old, new))
+    olds, news = iter(before[same:]), iter(after[same:])
+    one, other = next(olds, None), next(news, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and one.name < other.name):
+            found.append((one, None))
+            one = next(olds, None)
+        elif one is None or other.name < one.name:
+            found.append((None, other))
+            other = next(news, None)
         else:
-            yield None, new
-            new = next(news, None)
-    while old is not None:
-        yield old, None
-        old = next(olds, None)
-    while new is not None:
-        yield None, new
-        new = next(news, None)
+            if differ(one, other):
+                found.append((one, other))
+            one, other = next(olds, None), next(news, None)
+    return found
 
 
 def _merged(old: _Cursor, new: _Cursor, differ: Differ) -> Iterator[tuple[Entry | None, Entry | None]]:

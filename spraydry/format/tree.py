@@ -151,8 +151,8 @@ def _array_header(length: int) -> bytes:
 
 
 class Page:
-    """One decoded and checked page. `offsets[i]` counts the inodes before item i, `block_offsets[i]` the 4 KiB blocks
-    of files; the last ones are the page's totals."""
+    """One decoded and checked page. `names` are the (last) names of its items, `offsets[i]` counts the inodes before
+    item i, `block_offsets[i]` the 4 KiB blocks of files; the last ones are the page's totals."""
 
     __slots__ = ("block_offsets", "bytes", "items", "leaf", "names", "offsets", "totals")
 
@@ -173,52 +173,75 @@ class Page:
         self.bytes = len(plain)
         if page.version != 1 or _encoder.encode(page) != plain:
             raise CorruptData("a tree page is not in its one possible encoding")
-        names, offsets, block_offsets = self.names, self.offsets, self.block_offsets = [], [0], [0]
-        inodes = files = size = blocks = 0
-        before = b""
-        for item in self.items:
-            if type(item) is Entry:
-                check_entry(item)
-                first = last = item.name
-                below = item.content
-                inodes += 1
-                if item.kind == FILE:
-                    files += 1
-                    size += item.size
-                    blocks += -(-item.size // 4096)
-                elif type(below) is Subtree:
-                    inodes += below.inodes
-                    files += below.files
-                    size += below.size
-                    blocks += below.blocks
-            else:
-                assert type(item) is Child
-                first, last = item.first, item.last
-                if len(item.digest) != DIGEST_BYTES or item.inodes <= 0 or min(item.totals) < 0:
-                    raise CorruptData("a tree page's child is not possible")
-                check_name(first)
-                check_name(last)
-                inodes += item.inodes
-                files += item.files
-                size += item.size
-                blocks += item.blocks
-            if not before < first <= last:
-                raise CorruptData("names in a tree page are out of order or there twice")
-            before = last
-            names.append(last)
-            offsets.append(inodes)
-            block_offsets.append(blocks)
-        if not self.leaf and not self.items:
-            raise CorruptData("an index page of a tree is empty")
-        self.totals = Totals(inodes, files, size, blocks)
+        self.totals = _totals_of(page.entries) if isinstance(page, _Leaf) else _totals_below(page.children)
         if max(self.totals) >= 1 << 63:
             raise CorruptData("a tree page's totals are not possible")
+
+    def __getattr__(self, slot: str) -> list[bytes] | list[int]:
+        """Called for what is not set: these lists are made when one is first asked for, which most pages that are gone
+        through never are."""
+        names: list[bytes] = []
+        offsets, block_offsets = [0], [0]
+        made = {"names": names, "offsets": offsets, "block_offsets": block_offsets}
+        if slot not in made:
+            raise AttributeError(slot)
+        inodes = blocks = 0
+        for item in self.items:
+            more = item.totals
+            inodes += more.inodes
+            blocks += more.blocks
+            names.append(item.name if isinstance(item, Entry) else item.last)
+            offsets.append(inodes)
+            block_offsets.append(blocks)
+        self.names, self.offsets, self.block_offsets = names, offsets, block_offsets
+        return made[slot]  # type: ignore[return-value]
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """What a leaf holds."""
         assert self.leaf
         return cast(tuple[Entry, ...], self.items)
+
+
+def _totals_of(entries: tuple[Entry, ...]) -> Totals:
+    """Checks the entries of a leaf and sums them up. Raises CorruptData."""
+    inodes, files, size, blocks = len(entries), 0, 0, 0
+    before = b""
+    for entry in entries:
+        check_entry(entry)
+        name = entry.name
+        if name <= before:
+            raise CorruptData("names in a tree page are out of order or there twice")
+        before = name
+        below = entry.content
+        if entry.kind == FILE:
+            files += 1
+            size += entry.size
+            blocks += -(-entry.size // 4096)
+        elif type(below) is Subtree:
+            inodes += below.inodes
+            files += below.files
+            size += below.size
+            blocks += below.blocks
+    return Totals(inodes, files, size, blocks)
+
+
+def _totals_below(children: tuple[Child, ...]) -> Totals:
+    """Checks the children of an index page and sums them up. Raises CorruptData."""
+    if not children:
+        raise CorruptData("an index page of a tree is empty")
+    totals = Totals()
+    before = b""
+    for child in children:
+        if len(child.digest) != DIGEST_BYTES or child.inodes <= 0 or min(child.totals) < 0:
+            raise CorruptData("a tree page's child is not possible")
+        check_name(child.first)
+        check_name(child.last)
+        if not before < child.first <= child.last:
+            raise CorruptData("names in a tree page are out of order or there twice")
+        before = child.last
+        totals += child.totals
+    return totals
 
 
 class Tree:
@@ -305,7 +328,8 @@ class Tree:
     def top(self) -> Page:
         """The top page; its items are the entries, or pages for `child`."""
         page = self._load(self.subtree.digest)
-        if page.totals != self.subtree.totals:
+        claim = self.subtree
+        if page.totals != (claim.inodes, claim.files, claim.size, claim.blocks):
             raise CorruptData("a directory's totals are not what its parent claims")
         return page
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from spraydry.format.digest import Buffer, digest
 
+_Place = tuple[Buffer, int, int, bytes]  # of a chunk: the plain bytes of its frame, offset and length there, the frame
+
 
 class FrameCache:
     """Least recently used frames leave first. Never blocks for long; threads may share it.
@@ -22,8 +24,9 @@ class FrameCache:
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._frames: OrderedDict[bytes, tuple[Buffer, Sequence[bytes], int]] = OrderedDict()
-        self._chunks: dict[bytes, tuple[memoryview, bytes]] = {}
-        self._claimed: dict[bytes, tuple[int, int, bytes]] = {}
+        # No view for each: of a frame there may be thousands, and few are asked for.
+        self._chunks: dict[bytes, _Place] = {}
+        self._claimed: dict[bytes, _Place] = {}
         self._held = 0
 
     def get(self, name: bytes) -> memoryview | None:
@@ -31,25 +34,25 @@ class FrameCache:
         found = self._chunks.get(name)
         if found is None:
             return self._verify(name) if name in self._claimed else None
+        plain, offset, length, frame = found
         try:
-            self._frames.move_to_end(found[1])  # atomic under the GIL
+            self._frames.move_to_end(frame)  # atomic under the GIL
         except KeyError:
-            pass  # it was evicted meanwhile; the view keeps its bytes alive
-        return found[0]
+            pass  # it was evicted meanwhile; these bytes were verified all the same
+        return memoryview(plain)[offset : offset + length]
 
     def _verify(self, name: bytes) -> memoryview | None:
         claim = self._claimed.pop(name, None)
-        kept = self._frames.get(claim[2]) if claim else None
-        if claim is None or kept is None:
+        if claim is None:
             return None
-        offset, length, frame = claim
-        chunk = memoryview(kept[0])[offset : offset + length]
+        plain, offset, length, frame = claim
+        chunk = memoryview(plain)[offset : offset + length]
         if digest(chunk) != name:
             self.drop(frame)
             return None
         with self._lock:
-            if frame in self._frames:
-                self._chunks[name] = (chunk, frame)
+            if (kept := self._frames.get(frame)) and kept[0] is plain:
+                self._chunks[name] = claim
         return chunk
 
     def add(self, frame: bytes, plain: Buffer, chunks: Sequence[tuple[bytes, int, int]], verified: bool) -> None:
@@ -64,13 +67,9 @@ class FrameCache:
                 return
             self._frames[frame] = (plain, [name for name, _, _ in chunks], held)
             self._held += held
-            if verified:
-                view = memoryview(plain)
-                for name, offset, length in chunks:
-                    self._chunks[name] = (view[offset : offset + length], frame)
-            else:
-                for name, offset, length in chunks:
-                    self._claimed[name] = (offset, length, frame)
+            into = self._chunks if verified else self._claimed
+            for name, offset, length in chunks:
+                into[name] = (plain, offset, length, frame)
             while self._held > self.limit_bytes:
                 self._remove(next(iter(self._frames)))
 
@@ -84,7 +83,6 @@ class FrameCache:
         _, names, held = self._frames.pop(frame)
         self._held -= held
         for name in names:
-            if (chunk := self._chunks.get(name)) and chunk[1] == frame:
-                del self._chunks[name]
-            if (claim := self._claimed.get(name)) and claim[2] == frame:
-                del self._claimed[name]
+            for places in (self._chunks, self._claimed):
+                if (place := places.get(name)) and place[3] == frame:
+                    del places[name]

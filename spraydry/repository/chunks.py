@@ -86,9 +86,10 @@ class Chunks(Indexed):
     def read_single(self, name: bytes) -> memoryview:
         """As `read_chunk`, quicker for who wants few chunks of many frames: of a frame that was not read before, only
         the chunk asked for is verified, not all that lie in it. After some of them, all are."""
-        known = self._frames.get(name)
-        place = next(iter(self.catalog.locate(name)), None) if known is None else None
-        if known is not None or place is None or place.frame in self._directories:
+        if (known := self._frames.get(name)) is not None:
+            return known
+        place = next(iter(self.catalog.locate(name)), None)
+        if place is None or place.frame in self._directories:
             return self.read_chunk(name)
         with self._singles_lock:
             plain, asked = self._singles.pop(place.frame, (None, 0))

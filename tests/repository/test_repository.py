@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -498,6 +499,24 @@ def test_a_cached_frame_is_compared_when_its_digests_are_claimed() -> None:
     assert cache.get(digest(right)) == right
     assert cache.get(digest(wrong)) is None
     assert cache.get(digest(right)) is None and not cache._frames  # nothing of such a frame is served any more
+
+
+def test_a_frame_that_comes_back_while_a_chunk_is_looked_up() -> None:
+    cache = FrameCache(20_000)
+    right = b"r" * 100
+
+    class Interrupted(dict[bytes, Any]):
+        def get(self, name: bytes, default: Any = None) -> Any:
+            found = super().get(name, default)
+            if found and len(cache._frames) == 1:
+                dict.clear(self)
+                cache._frames.clear()
+                cache.add(b"frame", b"w" * 100, [(name, 0, 100)], False)  # damaged since
+            return found
+
+    cache._chunks = Interrupted()
+    cache.add(b"frame", right, [(digest(right), 0, 100)], True)
+    assert cache.get(digest(right)) == right  # what was verified, not what lies there now
 
 
 def test_a_frame_that_changes_between_two_readings(repository_path: str, rng: random.Random) -> None:
