@@ -237,6 +237,11 @@ def test_where_the_root_is_an_argument_no_option_is_told(filled: str, spray: Run
         assert "--root" not in done[2]
 
 
+@pytest.mark.parametrize("grace", ["7", "-1", "-1d", "x", "", "d", "nan", "inf", "1e99w"])
+def test_lengths_of_time_that_are_none(filled: str, spray: Run, grace: str) -> None:
+    failed(spray("gc", f"--grace={grace}"), 2, "is no length of time: write one such as 12h or 7d")
+
+
 @pytest.mark.parametrize("name", ["-x", ".x", "a b", "a/b", "latest", "x" * 300, "ü", "a\x1b[31m", ""])
 def test_names_that_do_not_fit(spray: Run, tmp_path: Path, name: str, repository_path: str) -> None:
     (tmp_path / "source").mkdir()

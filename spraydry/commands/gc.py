@@ -59,14 +59,15 @@ def gc(*, grace: str = "7d", below: str = "60%", dry_run: bool = False, json: bo
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds of `90`, `90s`, `30m`, `12h`, `7d`, `2w`. Raises UsageError."""
+    """Nanoseconds of `90s`, `30m`, `12h`, `7d`, `2w`, or `0`. Raises UsageError, also for other numbers without a unit:
+    whoever writes 7 may mean days."""
     from spraydry.errors import UsageError
 
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 0)
     try:
         value = float(number) * unit * 1e9
-        if not 0 <= value < 1e27:
+        if not 0 <= value < 1e27 or (not unit and float(number)):
             raise ValueError
     except ValueError:
         raise UsageError(f"{text!r} is no length of time: write one such as 12h or 7d") from None

@@ -58,6 +58,7 @@ def open_repository(*, create: bool = False, read_only: bool = True) -> Reposito
 
 def open_other(url: str, *, create: bool = False, read_only: bool = False, limit: str | None = None) -> Repository:
     """Another repository than that of this run; `limit` is how many bytes a second go there, or come (`10M`)."""
+    from spraydry.errors import UsageError
     from spraydry.format.chunker import parse_bytes
     from spraydry.repository.repository import Repository
     from spraydry.stores.memory import MemoryStore
@@ -65,6 +66,8 @@ def open_other(url: str, *, create: bool = False, read_only: bool = False, limit
     from spraydry.stores.over.throttle import Throttle
 
     limit_bytes_s = None if limit is None else parse_bytes(limit)
+    if limit_bytes_s == 0:
+        raise UsageError("--limit 0 would let nothing through: leave it away, or write a number such as 2M")
 
     def over(store: Store) -> Store:
         if limit_bytes_s is not None:

@@ -62,6 +62,7 @@ def test_pull(spray: Run, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no lazy clone" in spray("pull", code=2)[2]
     assert "--lazy is for" in spray("pull", "here.sqlite", "--lazy", code=2)[2]
     assert "not a size" in spray("pull", "here.sqlite", "--limit", "fast", code=2)[2]
+    assert "nothing through" in spray("pull", "here.sqlite", "--limit", "0", code=2)[2]
     check("dir:there", tree)
 
 
