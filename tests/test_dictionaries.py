@@ -17,6 +17,7 @@ from spraydry.format.digest import digest
 from spraydry.format.frame import Dictionary, encode
 from spraydry.format.version import DictionariesRecord
 from spraydry.repository import dictionaries as choosing
+from spraydry.repository.condemned import drop
 from spraydry.repository.dictionaries import read_shipped, shipped
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
@@ -114,6 +115,22 @@ def test_a_shipped_one_is_used_when_it_has_paid(
         (known,) = [one for one in dictionaries(reader) if one.digest == on_offer.digest]
     assert known.stored and known.adopted == ("json",) and known.frames >= 1 and not known.missing
     assert known.gain is not None and known.gain > 0
+
+
+def test_of_a_shipped_one_that_was_dropped_another_is_made(
+    repository: Repository, on_offer: Dictionary, rng: random.Random
+) -> None:
+    drop(repository, [on_offer.digest], "test", lambda: None)
+    count, written = adopted_after(repository, rng, 100)
+    assert 2 < count < 100
+    adopted = repository.log.dictionaries["json"]
+    made = repository.dictionary(adopted)
+    assert adopted != on_offer.digest and made.plain[8:] == on_offer.plain[8:]
+    contents = [document(rng)]
+    written.update(zip(write(repository, contents), contents, strict=True))
+    assert {usage.dictionary for usage in repository.catalog.usage()} == {None, adopted}
+    with Repository.open(repository.url, read_only=True) as reader:
+        assert all(reader.read_chunk(name) == content for name, content in written.items())
 
 
 def frames_of(repository: Repository) -> list[list[object]]:

@@ -34,7 +34,7 @@ def append_whole(
     checked = began_at
 
     def fenced(previous: bytes, now_ns: int) -> AnyRecord:
-        if repository.log.condemned_since(checked):
+        if repository.log.given_up_since(checked):
             raise _Condemned
         return make(previous, now_ns)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import spraydry
 from spraydry.actions.fence import all_chunks
@@ -17,8 +17,8 @@ _TOGETHER = 1000
 
 
 def pardon(repository: Repository, needed: Sequence[tuple[Entry, bytes | None]], *, dry_run: bool = False) -> int:
-    """Take back what condemned the frames that alone hold what these entries with their links lists need; the newest
-    slot when that was looked at: what is condemned behind it is not pardoned.
+    """Take back what condemned the frames that alone hold what these entries with their links lists need, or the
+    dictionaries these use; the newest slot when that was looked at: what is condemned behind it is not pardoned.
 
     Whole slots are taken back: what else was condemned there is condemned again by the next collection. Raises
     CollectedMeanwhile where some of it is deleted already.
@@ -26,8 +26,10 @@ def pardon(repository: Repository, needed: Sequence[tuple[Entry, bytes | None]],
     repository.refresh()
     checked = repository.log.head[0]
     wanted = _condemned(repository, needed)
-    for slot, record, collected in list(repository.log.sentences()):
-        if not wanted.isdisjoint(record.frames):
+    given_up = [(slot, record.frames, collected) for slot, record, collected in repository.log.sentences()]
+    given_up += [(slot, record.dictionaries, collected) for slot, record, collected in repository.log.drops()]
+    for slot, names, collected in given_up:
+        if not wanted.isdisjoint(names):
             if collected:
                 raise CollectedMeanwhile(f"deleted by the collection of slot {slot}")
             if not dry_run:
@@ -38,8 +40,9 @@ def pardon(repository: Repository, needed: Sequence[tuple[Entry, bytes | None]],
 
 
 def _condemned(repository: Repository, needed: Sequence[tuple[Entry, bytes | None]]) -> set[bytes]:
-    """The condemned frames that hold what no other does."""
+    """The condemned frames that hold what no other does, and the dictionaries that were given up which they use."""
     catalog, wanted, there = repository.catalog, set[bytes](), dict[bytes, bool]()
+    users = catalog.users(repository.log.dropped)
 
     def is_there(frame: bytes) -> bool:
         if frame not in there:
@@ -54,7 +57,9 @@ def _condemned(repository: Repository, needed: Sequence[tuple[Entry, bytes | Non
                 if not places:
                     raise CollectedMeanwhile(f"chunk {name.hex()} is in no frame")
                 if catalog.is_condemned(places[0]):
-                    wanted.add(places[0])
+                    # Rather one that needs no dictionary which was given up, and may be deleted.
+                    frame = next((place for place in places if place not in users), places[0])
+                    wanted.update((frame, users.get(frame, frame)))
     except (NotFound, CorruptData) as error:
         raise CollectedMeanwhile(str(error)) from None
     return wanted
@@ -64,7 +69,7 @@ def _revoke(repository: Repository, slot: int) -> None:
     log = repository.log
 
     def make(previous: bytes, now_ns: int) -> AnyRecord:
-        for standing, _, collected in log.sentences():
+        for standing, _, collected in chain(log.sentences(), log.drops()):
             if standing == slot:
                 if collected:
                     raise CollectedMeanwhile(f"deleted by the collection of slot {slot}")

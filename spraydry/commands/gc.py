@@ -19,6 +19,7 @@ def gc(*, grace: str = "7d", below: str = "60%", dry_run: bool = False, json: bo
     What removed versions alone needed is given up at once: it can still be brought
     back with `spraydry undelete`, until the grace time is over and a later gc
     deletes it. What lives in frames of which little is left is stored in new ones.
+    Dictionaries that no stored frame uses, and no new one would, go the same way.
 
     Ingests, mounts and transfers may go on meanwhile, and several gcs: what is
     given up under one of them it notices, and stores again. It may be stopped or
@@ -101,6 +102,12 @@ def _print_json(done: Collected, dry_run: bool) -> None:
             "waiting_frames": done.waiting_frames,
             "waiting_bytes": done.waiting_bytes,
             "waiting_until_ns": done.waiting_until_ns,
+            "condemned_dictionaries": done.condemned_dictionaries,
+            "condemned_dictionary_bytes": done.condemned_dictionary_bytes,
+            "deleted_dictionaries": done.deleted_dictionaries,
+            "deleted_dictionary_bytes": done.deleted_dictionary_bytes,
+            "waiting_dictionaries": done.waiting_dictionaries,
+            "waiting_dictionary_bytes": done.waiting_dictionary_bytes,
             "rewritten_frames": done.rewritten_frames,
             "rewritten_bytes": done.rewritten_bytes,
             "new_frames": done.new_frames,
@@ -130,14 +137,26 @@ def _print(done: Collected, dry_run: bool) -> None:
     if done.rewritten_frames:
         into = "" if dry_run else f", stored in {size(done.new_bytes)}"
         line("rewritten", f"{plural(done.rewritten_frames, 'frame')}: {size(done.rewritten_bytes)} live{into}")
-    line("given up", f"{plural(done.condemned_frames, 'frame')}, {size(done.condemned_bytes)}")
-    line("deleted", f"{plural(done.deleted_frames, 'frame')}, {size(done.deleted_bytes)}")
-    if done.waiting_frames:
+
+    def counted(frames: int, frame_bytes: int, dictionaries: int, dictionary_bytes: int) -> str:
+        told = f"{plural(frames, 'frame')}, {size(frame_bytes)}"
+        if dictionaries:
+            told += f"; {plural(dictionaries, 'dictionary', 'dictionaries')}, {size(dictionary_bytes)}"
+        return told
+
+    given_up = (done.condemned_dictionaries, done.condemned_dictionary_bytes)
+    line("given up", counted(done.condemned_frames, done.condemned_bytes, *given_up))
+    deleted = (done.deleted_dictionaries, done.deleted_dictionary_bytes)
+    line("deleted", counted(done.deleted_frames, done.deleted_bytes, *deleted))
+    if done.waiting_frames or done.waiting_dictionaries:
         until = ""
         if done.waiting_until_ns is not None and not done.clock_behind:
             day = time.strftime("%Y-%m-%d %H:%M", time.localtime(done.waiting_until_ns // 10**9))
-            until = f"; a gc after {day} deletes the first of it, until then `spraydry undelete` brings it back"
-        line("waiting", f"{plural(done.waiting_frames, 'frame')}, {size(done.waiting_bytes)}{until}")
+            until = f"; a gc after {day} deletes the first of it"
+            if done.waiting_frames:
+                until += ", until then `spraydry undelete` brings it back"
+        waiting = (done.waiting_dictionaries, done.waiting_dictionary_bytes)
+        line("waiting", counted(done.waiting_frames, done.waiting_bytes, *waiting) + until)
     if done.clock_behind:
         terminal.warn("this machine's clock is before the newest record of the log: nothing counts as old enough")
     if done.full:

@@ -84,13 +84,27 @@ class CollectRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=
     slot: int
 
 
+class DropRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=9):
+    """These dictionaries (sorted names) are given up: nothing may count on them any more, nor on a frame that uses
+    one, whenever it was stored; and they are deleted later."""
+
+    dictionaries: tuple[bytes, ...]
+
+
 AnyRecord = (
-    VersionRecord | RemovalRecord | TagRecord | CondemnRecord | RevokeRecord | DictionariesRecord | CollectRecord
+    VersionRecord
+    | RemovalRecord
+    | TagRecord
+    | CondemnRecord
+    | RevokeRecord
+    | DictionariesRecord
+    | CollectRecord
+    | DropRecord
 )
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyRecord)
-_KNOWN_TAGS = (1, 2, 3, 4, 6, 7, 8)  # 5 is kept for checkpoints
+_KNOWN_TAGS = (1, 2, 3, 4, 6, 7, 8, 9)  # 5 is kept for checkpoints
 NO_RECORD = bytes(DIGEST_BYTES)
 
 
@@ -158,6 +172,8 @@ def _sound(record: AnyRecord, slot: int) -> bool:
             return 0 < record.slot < slot
         case CondemnRecord():
             return _rising(record.frames) and all(len(frame) == DIGEST_BYTES for frame in record.frames)
+        case DropRecord():
+            return _rising(record.dictionaries) and all(len(name) == DIGEST_BYTES for name in record.dictionaries)
         case DictionariesRecord():
             return _rising([frame_class for frame_class, _ in record.adopted]) and all(
                 class_sound(frame_class) and len(name) == DIGEST_BYTES for frame_class, name in record.adopted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from types import UnionType
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from spraydry.errors import CorruptData
+from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.run import FrameInfo
 from spraydry.repository.proofs import ProofTable
 from spraydry.stores.database.database import Database
@@ -37,11 +38,12 @@ _IN_ANY_LEVEL = " UNION ALL ".join(
 )
 # What `verified` says of a frame: 1 decoded by this repository, 0 named by others. Condemned ones have 2 less: they can
 # still be read, and count for nothing else. Of deleted ones the name is left, so that no run brings them back.
-_GONE = -3
+GONE = -3
+_DROPPED = "dropped-dictionaries"
 _LOCATE = (
     "SELECT frame.name, chunk.offset, chunk.length FROM ("
     + _IN_ANY_LEVEL.format("= ?1")
-    + f") AS chunk JOIN frame ON frame.id = chunk.frame WHERE frame.verified > {_GONE}"
+    + f") AS chunk JOIN frame ON frame.id = chunk.frame WHERE frame.verified > {GONE}"
     " ORDER BY frame.verified DESC, frame.id DESC"
 )
 _BATCH = 128
@@ -59,7 +61,7 @@ _CLAIMED = [
 _PLACES = [
     "SELECT chunk.digest, frame.verified, frame.id, frame.name, chunk.offset, chunk.length"
     f" FROM chunk_{level} AS chunk JOIN frame ON frame.id = chunk.frame"
-    f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified > {_GONE}"
+    f" WHERE chunk.digest IN ({', '.join(['?'] * _BATCH)}) AND frame.verified > {GONE}"
     for level in range(LEVELS)
 ]
 _INFO = "name, class, codec, level, dictionary, plain, stored"
@@ -288,6 +290,7 @@ class Catalog:
             connection.executemany(f"INSERT OR IGNORE INTO chunk_{level} VALUES(?, ?, ?, ?)", packed)
             self._count(level, connection.total_changes() - before)
             self._move_down()
+            self._condemn_users(frame.name for frame in frames if frame.dictionary is not None)
             if name is not None:
                 connection.execute("INSERT OR IGNORE INTO run VALUES(?)", (name,))
 
@@ -322,7 +325,7 @@ class Catalog:
             if self._count(level, 0) > _FIRST_LEVEL_ROWS << 3 * level:
                 moved = self.database.execute(
                     f"INSERT OR IGNORE INTO chunk_{level + 1} SELECT * FROM chunk_{level}"
-                    f" WHERE frame IN (SELECT id FROM frame WHERE verified > {_GONE}) ORDER BY digest, frame"
+                    f" WHERE frame IN (SELECT id FROM frame WHERE verified > {GONE}) ORDER BY digest, frame"
                 )
                 self.database.execute(f"DELETE FROM chunk_{level}")
                 self.database.execute("UPDATE level SET rows = 0 WHERE level = ?", (level,))
@@ -344,8 +347,44 @@ class Catalog:
             rows = [(name,) for name in names]
             connection.executemany("DELETE FROM frame WHERE name = ? AND verified < 0 AND class = ''", rows)
             connection.executemany(
-                f"UPDATE frame SET verified = verified + 2 WHERE name = ? AND verified < 0 AND verified > {_GONE}", rows
+                f"UPDATE frame SET verified = verified + 2 WHERE name = ? AND verified < 0 AND verified > {GONE}", rows
             )
+            self._condemn_users(name for (name,) in rows)
+
+    def dropped(self) -> set[bytes]:
+        """The dictionaries that were given up: see `drop`."""
+        names = self.state(_DROPPED) or b""
+        return {names[at : at + DIGEST_BYTES] for at in range(0, len(names), DIGEST_BYTES)}
+
+    def drop(self, dictionaries: Set[bytes], condemned: Set[bytes]) -> None:
+        """Which dictionaries are given up now: the frames that use one of them are condemned, also such as are taken in
+        later. Those that are so no more pardon theirs, but for the frames that are `condemned` themselves. To be
+        called in a transaction."""
+        before = self.dropped()
+        if dictionaries == before:
+            return
+        with self.database.transaction() as connection:
+            self._unverified = None
+            self.remember(_DROPPED, b"".join(sorted(dictionaries)))
+            self._condemn_users(self.users(dictionaries - before))
+            connection.executemany(
+                "UPDATE frame SET verified = verified + 2 WHERE name = ? AND verified < 0",
+                [(name,) for name in self.users(before - dictionaries).keys() - condemned],
+            )
+
+    def _condemn_users(self, names: Iterable[bytes]) -> None:
+        """Those of these frames that use a dictionary which was given up."""
+        if dropped := self.dropped():
+            uses = f"dictionary IN ({', '.join('?' * len(dropped))})"
+            self.database.execute_many(
+                f"UPDATE frame SET verified = verified - 2 WHERE name = ? AND verified >= 0 AND {uses}",
+                ((name, *dropped) for name in names),
+            )
+
+    def users(self, dictionaries: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The frames that use some of these dictionaries, without those that are deleted, each with the one it uses."""
+        users = f"SELECT name FROM frame WHERE dictionary = ? AND verified > {GONE}"
+        return {row[0]: name for name in dictionaries for row in self._rows(users, (name,), bytes)}
 
     def forget_frames(self, names: Iterable[bytes]) -> None:
         """Frames that are not there: their rows count no more (and leave the tables when these are next moved down)."""
@@ -355,9 +394,9 @@ class Catalog:
         """Frames that were collected: as `forget_frames`, and no run that names them brings them back."""
         with self.database.transaction() as connection:
             for name in names:
-                connection.execute(f"UPDATE frame SET verified = {_GONE} WHERE name = ?", (name,))
+                connection.execute(f"UPDATE frame SET verified = {GONE} WHERE name = ?", (name,))
                 if not connection.changes():
-                    self._note(connection, name, _GONE)
+                    self._note(connection, name, GONE)
 
     @staticmethod
     def _note(connection: apsw.Connection, name: bytes, verified: int) -> None:
@@ -382,7 +421,7 @@ class Catalog:
         with self.database.transaction():
             for level in range(LEVELS):
                 gone = self.database.execute(
-                    f"DELETE FROM chunk_{level} WHERE frame NOT IN (SELECT id FROM frame WHERE verified > {_GONE})"
+                    f"DELETE FROM chunk_{level} WHERE frame NOT IN (SELECT id FROM frame WHERE verified > {GONE})"
                 )
                 self._count(level, -gone)
 

@@ -1,13 +1,14 @@
-"""Condemned frames: given up in the log, deleted only when the log says so too, and gone from the index then."""
+"""Condemned frames and dictionaries: given up in the log, deleted only when the log says so too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 
 import spraydry
 from spraydry.errors import CorruptData, StoreError, ValueNotFound
 from spraydry.format.run import frames_in_run, table_bytes
-from spraydry.format.version import AnyRecord, CollectRecord, CondemnRecord
+from spraydry.format.version import AnyRecord, CollectRecord, CondemnRecord, DropRecord
 from spraydry.parallel import ordered_map
 from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository
@@ -44,11 +45,31 @@ def condemn(
     return slots
 
 
+def drop(repository: Repository, names: Collection[bytes], verb: str, check: Callable[[], None]) -> int:
+    """Give dictionaries up, and with them every frame that uses one, whenever it was or is stored; the slot. They stay
+    where they are. `check` as for `condemn`; CorruptData for one that is in use."""
+
+    def make(previous: bytes, now_ns: int) -> AnyRecord:
+        check()
+        return DropRecord(
+            format=RECORD_FORMAT,
+            previous=previous,
+            made_ns=now_ns,
+            made_by=_made_by(verb),
+            dictionaries=tuple(sorted(names)),
+        )
+
+    with repository.batch():
+        slot, _ = repository.log.append(make)
+        repository.remember_head()
+    return slot
+
+
 def collect(repository: Repository, slot: int, verb: str) -> bool:
     """Commit that what was condemned in a slot is deleted from now on; False if it was pardoned."""
 
     def make(previous: bytes, now_ns: int) -> AnyRecord:
-        for standing, _, collected in repository.log.sentences():
+        for standing, _, collected in _given_up(repository):
             if standing == slot and not collected:
                 return CollectRecord(
                     format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=_made_by(verb), slot=slot
@@ -61,8 +82,12 @@ def collect(repository: Repository, slot: int, verb: str) -> bool:
             repository.remember_head()
     except _AsBefore:
         repository.remember_head()
-        return any(standing == slot for standing, _, _ in repository.log.sentences())
+        return any(standing == slot for standing, _, _ in _given_up(repository))
     return True
+
+
+def _given_up(repository: Repository) -> Iterator[tuple[int, AnyRecord, bool]]:
+    return chain(repository.log.sentences(), repository.log.drops())
 
 
 class _AsBefore(Exception):
@@ -81,6 +106,12 @@ def delete_frames(repository: Repository, names: Sequence[bytes]) -> Iterator[in
             repository.store.delete("frames", [name.hex() for name in part])
             repository.catalog.bury(part)
         yield at + len(part)
+
+
+def delete_dictionaries(repository: Repository, names: Collection[bytes]) -> None:
+    """Delete dictionaries of slots that were collected."""
+    with repository.batch():
+        repository.store.delete("dictionaries", [name.hex() for name in sorted(names)])
 
 
 def clean_runs(repository: Repository) -> None:

@@ -7,14 +7,16 @@ import os
 import threading
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 import spraydry
-from spraydry.errors import CorruptData, DictionaryMissing, SprayDryError, StoreUnavailable
+from spraydry.errors import CollectedMeanwhile, CorruptData, DictionaryMissing, SprayDryError, StoreUnavailable
 from spraydry.format import frame as frames
+from spraydry.format.dictionary import another
 from spraydry.format.digest import DIGEST_BYTES, Buffer
 from spraydry.format.version import AnyRecord, DictionariesRecord
 from spraydry.repository.log import RECORD_FORMAT
@@ -115,10 +117,13 @@ def remember_gains(repository: Repository, found: Mapping[bytes, float]) -> None
 def adopt(repository: Repository, changes: Mapping[str, bytes | None], verb: str) -> int | None:
     """Commit which dictionaries new frames use: those of `changes` by class (None: none), the others as before.
 
-    The slot of the record, or None if that is so already. The dictionaries must be stored by now.
+    The slot of the record, or None if that is so already. The dictionaries must be stored by now. Raises
+    CollectedMeanwhile where one of them was given up.
     """
 
     def make(previous: bytes, now_ns: int) -> AnyRecord:
+        if not repository.log.dropped.isdisjoint(changes.values()):
+            raise CollectedMeanwhile("a dictionary was given up by a collection meanwhile; run it again")
         adopted = {**repository.log.dictionaries, **changes}
         wanted = tuple(sorted((one, name) for one, name in adopted.items() if name is not None))
         if wanted == tuple(sorted(repository.log.dictionaries.items())):
@@ -170,16 +175,18 @@ class Choice:
         for candidate in candidates:
             if candidate.frame_class not in settled | self._trials.keys():
                 try:
-                    self._trials[candidate.frame_class] = _Trial(
-                        candidate.load(), *before.get(candidate.digest, (0, 0))
-                    )
+                    dictionary = candidate.load()
                 except DictionaryMissing:
                     continue
+                while dictionary.digest in self._repository.log.dropped:
+                    dictionary = another(dictionary)
+                self._trials[candidate.frame_class] = _Trial(dictionary, *before.get(dictionary.digest, (0, 0)))
 
     def encode(self, chunks: Sequence[Buffer], frame_class: str, level: int) -> frames.Encoded:
         """A frame as frame.encode makes it."""
         dictionary = None
-        if wanted := self._adopted.get(frame_class):
+        wanted = self._adopted.get(frame_class)
+        if wanted is not None and wanted not in self._repository.log.dropped:
             try:
                 dictionary = self._repository.dictionary(wanted)
             except DictionaryMissing:
@@ -200,7 +207,9 @@ class Choice:
     def settle(self) -> None:
         """Take into use what has paid by now."""
         for frame_class, trial in list(self._trials.items()):
-            if trial.paid:
+            if trial.dictionary.digest in self._repository.log.dropped:
+                del self._trials[frame_class]
+            elif trial.paid:
                 keep(self._repository, trial.dictionary)
                 self._adopted[frame_class] = self._new[frame_class] = trial.dictionary.digest
                 self._gains[trial.dictionary.digest] = trial.saved / trial.plainly
@@ -210,8 +219,9 @@ class Choice:
         """Commit what was taken into use, and remember what the other trials saved so far for the next writer."""
         if self._new:
             mine = {one: name for one, name in self._new.items() if one not in self._repository.log.dictionaries}
-            adopt(self._repository, mine, "ingest")
-            remember_gains(self._repository, self._gains)
+            with suppress(CollectedMeanwhile):  # what was stored with it is stored again before it is committed
+                adopt(self._repository, mine, "ingest")
+                remember_gains(self._repository, self._gains)
             self._new, self._gains = {}, {}
         savings = {
             trial.dictionary.digest: (trial.saved, trial.plainly) for trial in self._trials.values() if trial.saved > 0

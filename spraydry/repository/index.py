@@ -117,6 +117,8 @@ class Indexed(Frames):
             if decoded is not None:
                 info, rows = decoded
                 self.catalog.add_run(None, [info], rows, verified=True)
+                if not self.catalog.trusts(info.name):
+                    continue  # it was condemned meanwhile, or the dictionary it uses
                 found |= wanted & {row.digest for row in rows}
         return found
 
@@ -178,6 +180,7 @@ class Indexed(Frames):
             if before >= slot:
                 return  # another process shares this catalog, and has read more
             fresh = self.log.records[before:]
+            self.catalog.drop(self.log.dropped, self.log.condemned)
             pardoned = {
                 frame
                 for record in fresh
@@ -192,6 +195,11 @@ class Indexed(Frames):
             since = min([before, *(slot - 1 for slot in collected)])
             self._heed(self.log.condemned_since(since))
             self.catalog.remember("head", slot.to_bytes(8, "big") + name)
+
+    def condemned(self) -> set[bytes]:
+        """The frames that count for nothing any more: those that were condemned themselves, and those of which the
+        index says that they use a dictionary which was given up."""
+        return self.log.condemned | self.catalog.users(self.log.dropped).keys()
 
     def _heed(self, condemned: Set[bytes]) -> None:
         """Nothing may count on these frames any more; those that were collected cannot even be read."""

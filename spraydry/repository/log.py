@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
 from spraydry.errors import CorruptData, RootNotFound, SlotTaken, ValueNotFound, VersionExists, VersionNotFound
 from spraydry.format.digest import DIGEST_BYTES
@@ -16,6 +17,7 @@ from spraydry.format.version import (
     CollectRecord,
     CondemnRecord,
     DictionariesRecord,
+    DropRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
@@ -27,6 +29,8 @@ from spraydry.stores.base import Store
 
 RECORD_FORMAT = 1
 _TRIES = 100
+
+R = TypeVar("R", CondemnRecord, DropRecord)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Log:
         self._revoked: set[int] = set()
         self._collected: set[int] = set()
         self.dictionaries: dict[str, bytes] = {}
+        self._dropped: set[bytes] = set()
 
     @property
     def head(self) -> tuple[int, bytes]:
@@ -113,6 +118,7 @@ class Log:
         self.records, self.digests = [], []
         self._roots, self._by_slot, self.dictionaries = {}, {}, {}
         self._removed, self._condemned, self._revoked, self._collected = set(), set(), set(), set()
+        self._dropped = set()
 
     def _check(self, slot: int, record: AnyRecord) -> None:
         """Raises CorruptData for a record that cannot follow what is there."""
@@ -125,17 +131,21 @@ class Log:
         elif isinstance(record, RemovalRecord) and record.slot not in self._by_slot:
             raise CorruptData(f"log slot {slot} removes what is no version")
         elif isinstance(record, RevokeRecord) and not (
-            record.slot < slot and isinstance(self.records[record.slot - 1], RemovalRecord | CondemnRecord)
+            record.slot < slot and isinstance(self.records[record.slot - 1], RemovalRecord | CondemnRecord | DropRecord)
         ):
             raise CorruptData(f"log slot {slot} takes back what cannot be taken back")
         elif isinstance(record, RevokeRecord) and record.slot in self._collected:
             raise CorruptData(f"log slot {slot} takes back what is deleted already")
         elif isinstance(record, CollectRecord) and not (
             record.slot < slot
-            and isinstance(self.records[record.slot - 1], CondemnRecord)
+            and isinstance(self.records[record.slot - 1], CondemnRecord | DropRecord)
             and record.slot not in self._revoked
         ):
             raise CorruptData(f"log slot {slot} deletes what is not condemned")
+        elif isinstance(record, DictionariesRecord) and any(name in self._dropped for _, name in record.adopted):
+            raise CorruptData(f"log slot {slot} takes a dictionary into use that was given up")
+        elif isinstance(record, DropRecord) and not set(record.dictionaries).isdisjoint(self.dictionaries.values()):
+            raise CorruptData(f"log slot {slot} gives up a dictionary that is in use")
 
     def _take(self, slot: int, record: AnyRecord) -> None:
         self._check(slot, record)
@@ -150,6 +160,8 @@ class Log:
             self._condemned.update(record.frames)
         elif isinstance(record, CollectRecord):
             self._collected.add(record.slot)
+        elif isinstance(record, DropRecord):
+            self._dropped.update(record.dictionaries)
         elif isinstance(record, DictionariesRecord):
             self.dictionaries = dict(record.adopted)
         elif isinstance(record, RevokeRecord):
@@ -158,6 +170,7 @@ class Log:
             standing = [made for at, made in enumerate(self.records, 1) if at not in self._revoked]
             self._removed = {made.slot for made in standing if isinstance(made, RemovalRecord)}
             self._condemned = {name for made in standing if isinstance(made, CondemnRecord) for name in made.frames}
+            self._dropped = {name for made in standing if isinstance(made, DropRecord) for name in made.dictionaries}
 
     def _name(self, version: Version) -> None:
         self._roots.setdefault(version.root, {})[version.name] = self._by_slot[version.slot] = version
@@ -260,9 +273,22 @@ class Log:
 
     def sentences(self) -> Iterator[tuple[int, CondemnRecord, bool]]:
         """The slots that condemn frames and were not revoked, with their records, and whether each was collected."""
+        return self._standing(CondemnRecord)
+
+    def drops(self) -> Iterator[tuple[int, DropRecord, bool]]:
+        """As `sentences`, of the slots that give dictionaries up."""
+        return self._standing(DropRecord)
+
+    def _standing(self, kind: type[R]) -> Iterator[tuple[int, R, bool]]:
         for slot, record in enumerate(self.records, 1):
-            if isinstance(record, CondemnRecord) and slot not in self._revoked:
+            if isinstance(record, kind) and slot not in self._revoked:
                 yield slot, record, slot in self._collected
+
+    @property
+    def dropped(self) -> Set[bytes]:
+        """The dictionaries that were given up in any slot and not pardoned: nothing may use them, or be stored under
+        their names, any more. Not to be changed."""
+        return self._dropped
 
     def removed(self) -> Iterator[tuple[Version, int]]:
         """The versions of which no name is left, each under its first name, and the slot that took the last one."""
@@ -290,6 +316,14 @@ class Log:
             if isinstance(record, CondemnRecord):
                 frames.update(record.frames)
         return frames & self._condemned
+
+    def given_up_since(self, slot: int) -> bool:
+        """Whether a frame, or a dictionary and with it all that uses it, was given up behind `slot` and not
+        pardoned."""
+        return bool(self.condemned_since(slot)) or any(
+            isinstance(record, DropRecord) and not self._dropped.isdisjoint(record.dictionaries)
+            for record in self.records[slot:]
+        )
 
     def ever_condemned(self) -> set[bytes]:
         """The frames that were condemned at any time, pardoned since or not: whoever began to delete them may still be

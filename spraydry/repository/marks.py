@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from spraydry.format.run import FrameInfo
-from spraydry.repository.catalog import LEVELS, Catalog
+from spraydry.repository.catalog import GONE, LEVELS, Catalog
 from spraydry.stores.database.database import Row
 from spraydry.stores.database.errors import translated
 
@@ -203,6 +203,26 @@ class Marks:
             " AND NOT EXISTS (SELECT 1 FROM file.frame WHERE frame.name = stored.name)"
         )
         return [(bytes(row[0]), int(row[1])) for row in rows]
+
+    def dictionaries(self, going: Iterable[bytes]) -> set[bytes] | None:
+        """The dictionaries used by frames that are stored, or named by some run and not deleted, but for frames that
+        are `going`; None where the catalog cannot tell of one of them."""
+        self._sql("CREATE TABLE IF NOT EXISTS going(name BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._sql("DELETE FROM going")
+        self._many("INSERT OR IGNORE INTO going VALUES(?)", ((name,) for name in going))
+        staying = "name NOT IN (SELECT name FROM going)"
+        unknown = self._number(
+            f"SELECT EXISTS(SELECT 1 FROM stored WHERE {staying} AND NOT EXISTS"
+            " (SELECT 1 FROM file.frame WHERE frame.name = stored.name AND frame.class != '')) OR"
+            f" EXISTS(SELECT 1 FROM file.frame WHERE class = '' AND verified > {GONE} AND {staying})"
+        )
+        if unknown:
+            return None
+        rows = self._sql(
+            f"SELECT DISTINCT dictionary FROM file.frame WHERE dictionary IS NOT NULL AND {staying}"
+            f" AND (verified > {GONE} OR name IN (SELECT name FROM stored))"
+        )
+        return {bytes(row[0]) for row in rows}
 
     def stored(self, names: Iterable[bytes]) -> dict[bytes, int]:
         """Those of these frames that the store holds, and their sizes."""

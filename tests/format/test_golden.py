@@ -35,6 +35,7 @@ from spraydry.format.version import (
     AnyRecord,
     CondemnRecord,
     DictionariesRecord,
+    DropRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
@@ -90,6 +91,7 @@ RECORDS: dict[str, AnyRecord] = {
     "record-condemn": CondemnRecord(**COMMON, frames=tuple(sorted((A, B)))),
     "record-revoke": RevokeRecord(**COMMON, slot=2),
     "record-dictionaries": DictionariesRecord(**COMMON, adopted=(("json", A), ("python", B))),
+    "record-drop": DropRecord(**COMMON, dictionaries=tuple(sorted((A, B)))),
 }
 INFOS = (FrameInfo(A, "python", ZSTD, 3, B, 1000, 500), FrameInfo(B, "packed", RAW, -1, None, 2000, 2100))
 ROWS = [Row(A, 1, 0, 2000), Row(B, 0, 0, 400), Row(digest(b"c"), 0, 400, 600)]

@@ -19,6 +19,7 @@ from spraydry.format.version import (
     AnyRecord,
     CondemnRecord,
     DictionariesRecord,
+    DropRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
@@ -52,6 +53,7 @@ RECORDS: list[AnyRecord] = [
     CondemnRecord(**COMMON, frames=()),
     RevokeRecord(**COMMON, slot=2),
     DictionariesRecord(**COMMON, adopted=(("json", D), ("python", E))),
+    DropRecord(**COMMON, dictionaries=(D, E)),
 ]
 
 
@@ -109,6 +111,8 @@ IMPOSSIBLE: dict[str, object] = {
     "condemned unsorted": CondemnRecord(**COMMON, frames=(E, D)),
     "condemned twice": CondemnRecord(**COMMON, frames=(D, D)),
     "condemned, short": CondemnRecord(**COMMON, frames=(b"x",)),
+    "dropped unsorted": DropRecord(**COMMON, dictionaries=(E, D)),
+    "dropped, short": DropRecord(**COMMON, dictionaries=(b"x",)),
     "class with blanks": DictionariesRecord(**COMMON, adopted=(("a b", D),)),
     "class twice": DictionariesRecord(**COMMON, adopted=(("a", D), ("a", E))),
     "dictionary, short": DictionariesRecord(**COMMON, adopted=(("a", b"x"),)),

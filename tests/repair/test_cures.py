@@ -17,6 +17,7 @@ from spraydry.actions.repair import repair
 from spraydry.actions.verify import verify
 from spraydry.errors import StoreReadOnly, UsageError
 from spraydry.format.entry import Subtree
+from spraydry.repository.condemned import drop
 from spraydry.repository.repository import Repository
 from tests.repair.damaged import KINDS, chunk_of, contents, damage, fill, frames_of, make, small_frames
 from tests.versions import make_version
@@ -212,14 +213,19 @@ def test_damaged_again(url: str, made: Path) -> None:
     check_sound(url)
 
 
-def test_versions_made_meanwhile(url: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another writer commits while a repair runs: it gives nothing up."""
+@pytest.mark.parametrize("what", ["version", "drop"])
+def test_others_commit_meanwhile(url: str, made: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Another writer makes a version while a repair runs, or gives a dictionary up, which what was stored may use: it
+    gives nothing up."""
     break_some(url, ("content", "gone"))
     mend = sys.modules["spraydry.actions.repair.repair"]._mend
 
     def while_another_writes(repository: Repository, *arguments: object) -> object:
         with Repository.open(url) as another:
-            make_version(another, "another", {b"a": b"plain"})
+            if what == "version":
+                make_version(another, "another", {b"a": b"plain"})
+            else:
+                drop(another, [bytes(32)], "test", lambda: None)
         return mend(repository, *arguments)
 
     monkeypatch.setattr(sys.modules["spraydry.actions.repair.repair"], "_mend", while_another_writes)

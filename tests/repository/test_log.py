@@ -14,8 +14,10 @@ from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, Subtree
 from spraydry.format.version import (
     AnyRecord,
+    CollectRecord,
     CondemnRecord,
     DictionariesRecord,
+    DropRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
@@ -169,6 +171,30 @@ def test_dictionaries(log: Log, store: Store) -> None:
     assert reread(store).dictionaries == {"json": A, "python": B}
     commit(log, record(DictionariesRecord, adopted=(("json", C),)))
     assert log.dictionaries == reread(store).dictionaries == {"json": C}
+
+
+def test_dropped(log: Log, store: Store) -> None:
+    first, both = tuple(sorted((A, B))), tuple(sorted((B, C)))
+    adopted = record(DictionariesRecord, adopted=(("json", A),))
+    commit(log, adopted)
+    with pytest.raises(CorruptData, match="in use"):
+        log.append(record(DropRecord, dictionaries=first))
+    commit(log, record(DictionariesRecord, adopted=()), record(DropRecord, dictionaries=first))
+    commit(log, record(DropRecord, dictionaries=both), version("photos", "v1"))
+    for seen in (log, reread(store)):
+        assert seen.dropped == {A, B, C} and not seen.condemned
+        assert seen.given_up_since(2) and seen.given_up_since(3) and not seen.given_up_since(4)
+    with pytest.raises(CorruptData, match="given up"):
+        log.append(adopted)
+    commit(log, record(RevokeRecord, slot=3), record(CollectRecord, slot=4))
+    for seen in (log, reread(store)):
+        assert seen.dropped == {B, C}, "B is dropped by slot 4 too"
+        assert [(slot, collected) for slot, _, collected in seen.drops()] == [(4, True)]
+        assert not list(seen.sentences())
+    for make in (record(RevokeRecord, slot=4), record(CollectRecord, slot=3)):
+        with pytest.raises(CorruptData):
+            log.append(make)
+    commit(log, adopted)
 
 
 @pytest.mark.parametrize(

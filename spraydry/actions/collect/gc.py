@@ -6,9 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from spraydry.actions.collect.deleting import Due, delete_due, due
+from spraydry.actions.collect.deleting import Due, delete_dictionaries_due, delete_due, dictionaries_due, due
 from spraydry.actions.collect.planning import Plan
 from spraydry.actions.collect.rewriting import rewrite
+from spraydry.actions.collect.unused import drop_unused, unused
 from spraydry.actions.progress import Report, unheard
 from spraydry.errors import SlotTaken, StoreFull, StoreUnavailable, UsageError
 from spraydry.repository.condemned import RECORD_FRAMES, clean_runs, condemn
@@ -29,11 +30,11 @@ class Collected:
 
     `living_bytes` are the plain bytes that something names, each chunk counted once; `dropped_bytes` those that nothing
     names any more, of which `staying_bytes` stay in frames with enough life. `condemned` frames were given up by this
-    run, in the log; `deleted` ones are gone; those that `wait` are deleted after `waiting_until_ns`. What lived in
-    `rewritten` frames was stored in `new` ones. `leases` were heeded (what they are of), and spared `spared_frames`.
-    `missing_chunks` are named and in no frame. `damaged` frames (with the reason) could not be rewritten. With
-    `clock_behind` the clock is before the newest record of the log, so that nothing counts as old. `full`: there was no
-    room to rewrite more.
+    run, in the log; `deleted` ones are gone; those that `wait` are deleted after `waiting_until_ns`; and the same of
+    dictionaries: given up are those that no frame uses at the end of the run. What lived in `rewritten` frames was
+    stored in `new` ones. `leases` were heeded (what they are of), and spared `spared_frames`. `missing_chunks` are
+    named and in no frame. `damaged` frames (with the reason) could not be rewritten. With `clock_behind` the clock is
+    before the newest record of the log, so that nothing counts as old. `full`: there was no room to rewrite more.
     """
 
     versions: int = 0
@@ -47,6 +48,12 @@ class Collected:
     waiting_frames: int = 0
     waiting_bytes: int = 0
     waiting_until_ns: int | None = None
+    condemned_dictionaries: int = 0
+    condemned_dictionary_bytes: int = 0
+    deleted_dictionaries: int = 0
+    deleted_dictionary_bytes: int = 0
+    waiting_dictionaries: int = 0
+    waiting_dictionary_bytes: int = 0
     rewritten_frames: int = 0
     rewritten_bytes: int = 0
     new_frames: int = 0
@@ -91,9 +98,10 @@ def gc(
     with Marks(repository.catalog) as marks:
         plan = Plan(repository, marks, leases, report)
         plan.note_stored()
-        waiting = due(repository, marks, grace_ns)
+        waiting, waiting_dictionaries = due(repository, marks, grace_ns), dictionaries_due(repository, grace_ns)
         if not dry_run:  # what gives room comes first
             _delete(repository, marks, waiting, done, report)
+            _delete_dictionaries(repository, waiting_dictionaries, done)
         plan.mark()
         done.versions = len(plan.versions)
         done.living_bytes, done.dropped_bytes = marks.living_bytes(), marks.dead_bytes()
@@ -102,6 +110,10 @@ def gc(
         dead = plan.dead()
         if dry_run:
             _foretell(marks, waiting, dead, sparse, grace_ns, done, below)
+            going = {name for frames in waiting.slots.values() for name in frames}
+            if grace_ns == 0:
+                going |= dead.keys() | {life.info.name for life in sparse}
+            _foretell_dictionaries(unused(repository, marks, plan, going), waiting_dictionaries, grace_ns, done)
             return done
         _condemn(repository, plan, dead, done)
         if grace_ns == 0:
@@ -122,9 +134,14 @@ def gc(
             if grace_ns == 0:
                 _delete(repository, marks, due(repository, marks, 0), done, report)
         done.staying_bytes = marks.dead_bytes()
-        waiting = due(repository, marks, grace_ns)
-        done.waiting_frames, done.waiting_bytes = waiting.waiting_frames, waiting.waiting_bytes
-        done.waiting_until_ns, done.clock_behind = waiting.until_ns, waiting.clock_behind
+        try:
+            dropped = drop_unused(repository, marks, plan)
+            done.condemned_dictionaries, done.condemned_dictionary_bytes = len(dropped), sum(dropped.values())
+            if grace_ns == 0:
+                _delete_dictionaries(repository, dictionaries_due(repository, 0), done)
+        except StoreFull:
+            done.full = True
+        _tell_waiting(due(repository, marks, grace_ns), dictionaries_due(repository, grace_ns), done)
         if done.deleted_frames:
             try:
                 clean_runs(repository)
@@ -162,6 +179,37 @@ def _delete(repository: Repository, marks: Marks, found: Due, done: Collected, r
         done.deleted_bytes += size
 
 
+def _delete_dictionaries(repository: Repository, found: Due, done: Collected) -> None:
+    gone = delete_dictionaries_due(repository, found, "gc")
+    done.deleted_dictionaries += len(gone)
+    done.deleted_dictionary_bytes += sum(gone.values())
+
+
+def _tell_waiting(frames: Due, dictionaries: Due, done: Collected) -> None:
+    done.waiting_frames, done.waiting_bytes = frames.waiting, frames.waiting_bytes
+    done.waiting_dictionaries, done.waiting_dictionary_bytes = dictionaries.waiting, dictionaries.waiting_bytes
+    done.waiting_until_ns = min(
+        (until for until in (frames.until_ns, dictionaries.until_ns) if until is not None), default=None
+    )
+    done.clock_behind = frames.clock_behind
+
+
+def _foretell_dictionaries(dropped: dict[bytes, int], waiting: Due, grace_ns: int, done: Collected) -> None:
+    """The numbers a run would have for dictionaries; those for frames are there."""
+    done.condemned_dictionaries, done.condemned_dictionary_bytes = len(dropped), sum(dropped.values())
+    done.deleted_dictionaries, done.deleted_dictionary_bytes = waiting.count, waiting.bytes
+    done.waiting_dictionaries, done.waiting_dictionary_bytes = waiting.waiting, waiting.waiting_bytes
+    if grace_ns == 0:
+        done.deleted_dictionaries += len(dropped)
+        done.deleted_dictionary_bytes += sum(dropped.values())
+    else:
+        done.waiting_dictionaries += len(dropped)
+        done.waiting_dictionary_bytes += sum(dropped.values())
+    if done.waiting_dictionaries:
+        until_ns = waiting.until_ns or time.time_ns() + grace_ns
+        done.waiting_until_ns = min(done.waiting_until_ns or until_ns, until_ns)
+
+
 def _foretell(
     marks: Marks,
     waiting: Due,
@@ -176,8 +224,8 @@ def _foretell(
     done.condemned_bytes = sum(dead.values()) + sum(life.info.stored for life in sparse)
     done.rewritten_frames, done.rewritten_bytes = len(sparse), sum(life.bytes for life in sparse)
     done.staying_bytes = marks.staying_bytes(below)
-    done.deleted_frames, done.deleted_bytes = waiting.frames, waiting.bytes
-    done.waiting_frames, done.waiting_bytes = waiting.waiting_frames, waiting.waiting_bytes
+    done.deleted_frames, done.deleted_bytes = waiting.count, waiting.bytes
+    done.waiting_frames, done.waiting_bytes = waiting.waiting, waiting.waiting_bytes
     done.waiting_until_ns, done.clock_behind = waiting.until_ns, waiting.clock_behind
     if grace_ns == 0:
         done.deleted_frames += done.condemned_frames

@@ -82,7 +82,15 @@ class Plan:
         writing = any(lease.writing for lease in self._leases.values())
         if not writing and not self.missing and not self._repository.damaged_runs:
             dead.update(self._marks.orphans())
+            dead.update(self._with_dropped())
         return dead
+
+    def _with_dropped(self) -> dict[bytes, int]:
+        """The frames that count for nothing only because they use a dictionary that was given up: what a writer needed
+        of them is stored again."""
+        repository = self._repository
+        users = repository.catalog.users(repository.log.dropped).keys() - repository.log.condemned
+        return self._marks.stored(users - set(kept_frames(repository, self._leases)))
 
     def _frames_without_life(self) -> Iterator[Life]:
         return (life for life in self._marks.frames() if not life.bytes)

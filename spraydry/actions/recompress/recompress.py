@@ -167,9 +167,10 @@ def _replace(repository: Repository, state: _State, worth: list[Outcome]) -> lis
             repository.store.put("index", name, run)
             repository.catalog.add_run(name, infos, rows, verified=True)
     made = {encoded.name for outcome in worth for _, encoded in outcome.new}
+    used = {encoded.header.dictionary for outcome in worth for _, encoded in outcome.new}
 
     def check() -> None:
-        if made & repository.log.condemned:
+        if made & repository.log.condemned or used & repository.log.dropped:
             raise StoreUnavailable("what recompress stored was collected meanwhile; run it again")
 
     give_up(repository, [info.name for outcome in worth for info in outcome.old], "recompress", check)
@@ -183,7 +184,7 @@ def _recover(repository: Repository, state: _State) -> int:
     doomed, looked_at = set(state.replaced), repository.log.head[0]
 
     def check() -> None:
-        if repository.log.condemned_since(looked_at):
+        if repository.log.given_up_since(looked_at):
             raise StoreUnavailable("other frames were collected meanwhile; run it again")
 
     gone = [
@@ -208,7 +209,7 @@ def _lives_elsewhere(repository: Repository, name: bytes, doomed: set[bytes]) ->
     needed = {row.digest for row in rows}
     while needed:
         found_in = {place.frame for place in repository.catalog.locate(next(iter(needed)))}
-        places = found_in - doomed - repository.log.condemned
+        places = {frame for frame in found_in - doomed if not repository.catalog.is_condemned(frame)}
         for other in places:
             try:
                 _, found, _ = repository.decode_frame(other)

@@ -93,7 +93,7 @@ class Cures:
                 yield found
 
     def _from_condemned(self, names: set[bytes]) -> Iterator[Cured]:
-        condemned = self._repository.log.condemned_since(0)
+        condemned = self._repository.condemned()
         for name in sorted(names) if condemned else ():
             if any(place.frame in condemned for place in self._repository.catalog.locate(name)):
                 try:

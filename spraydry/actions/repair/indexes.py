@@ -29,7 +29,7 @@ class MendedIndex:
 def mend_index(repository: Repository, write: bool) -> MendedIndex:
     """Let the catalog, and with `write` the store's index runs, name every frame that lies there and can be decoded."""
     named, damaged, strange = _named(repository)
-    condemned = repository.log.condemned_since(0)
+    condemned = repository.condemned()
     try:
         listed = (bytes.fromhex(stored.name) for stored in repository.store.list("frames") if _is_digest(stored.name))
         unnamed = [name for name in listed if not _holds(named, name) and name not in condemned]

@@ -23,7 +23,7 @@ from spraydry.actions.verify.trees import Damage, TreeChecker
 from spraydry.actions.verify.verify import BadFrames, Verified, look_at_frames
 from spraydry.errors import StoreReadOnly, StoreUnavailable
 from spraydry.format.digest import DIGEST_BYTES
-from spraydry.format.version import RevokeRecord, VersionRecord
+from spraydry.format.version import DropRecord, RevokeRecord, VersionRecord
 from spraydry.repository.condemned import condemn
 from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
@@ -275,9 +275,10 @@ def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list
     ours = {without.made.made_in for without in result.without if without.made is not None}
 
     def check() -> None:
-        """What others committed since may need what is lost here; then the next repair, which sees it, decides."""
+        """What others committed since may need what is lost here, or give up what was stored; then the next repair,
+        which sees it, decides."""
         for slot, record in enumerate(repository.log.records[seen:], seen + 1):
-            if isinstance(record, VersionRecord | RevokeRecord) and slot not in ours:
+            if isinstance(record, VersionRecord | RevokeRecord | DropRecord) and slot not in ours:
                 raise _CommittedMeanwhile
 
     try:

@@ -206,7 +206,8 @@ def _judge(
 
 
 def _candidates(repository: Repository, name: str, samples: Sequence[bytes], size_bytes: int) -> list[_Candidate]:
-    """No dictionary, the one in use, the shipped one, and new ones of two sizes; each once."""
+    """No dictionary, the one in use, the shipped one, and new ones of two sizes; each once. Of one that was given up
+    another is made: its name never comes back."""
     found: dict[bytes | None, _Candidate] = {None: _Candidate("none", None, 0)}
 
     def add(label: str, load: Callable[[], Dictionary | None]) -> None:
@@ -214,6 +215,8 @@ def _candidates(repository: Repository, name: str, samples: Sequence[bytes], siz
             dictionary = load()
         except SprayDryError:
             return  # gone or damaged: writers do without it, too
+        while dictionary is not None and dictionary.digest in repository.log.dropped:
+            dictionary = dictionaries.another(dictionary)
         if dictionary is not None and dictionary.digest not in found:
             stored = repository.store.info("dictionaries", dictionary.digest.hex()) is not None
             found[dictionary.digest] = _Candidate(label, dictionary, 0 if stored else len(dictionary.plain))
@@ -235,13 +238,14 @@ def _takes(frames: Sequence[Frame], frame_class: str, dictionary: Dictionary | N
 def undo(repository: Repository) -> tuple[int | None, dict[str, bytes]]:
     """Go back to the dictionaries in use before the last change of them; the slot (None: nothing changed) and the set.
 
-    Frames are left as they are, and dictionaries stay stored; done twice, it takes itself back. Raises UsageError where
-    nothing was ever adopted.
+    Frames are left as they are, and dictionaries stay stored; done twice, it takes itself back. One that was given up
+    meanwhile is not taken into use again. Raises UsageError where nothing was ever adopted.
     """
     repository.refresh()
     records = [record for record in repository.log.records if isinstance(record, DictionariesRecord)]
     if not records:
         raise UsageError("nothing to undo: no dictionary was ever adopted in this repository")
     before = dict(records[-2].adopted) if len(records) > 1 else {}
+    before = {one: name for one, name in before.items() if name not in repository.log.dropped}
     changes = {name: before.get(name) for name in {*before, *repository.log.dictionaries}}
     return adopt(repository, changes, "train --undo"), before

@@ -27,7 +27,8 @@ class Sender:
     """Takes frames from a source and gives them to a writer of the target. Blocks; for one thread.
 
     Each frame is decoded and its chunks are named anew before it is stored: what a source says of them counts for
-    nothing. A frame whose name the target ever condemned, and may still be deleting, gets another one.
+    nothing. A frame whose name the target ever condemned, and may still be deleting, gets another one; what one holds
+    that needs a dictionary the target gave up is encoded anew.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Sender:
         self._sent = sent
         self._threads = threads_of(source)
         self._condemned = target.log.ever_condemned()
+        self._target = target
 
     def send(self, item: int) -> None:
         """All that item `item` needs; it is durable when the writer has finished. Raises ChunkNotFound, ChunkCorrupt
@@ -48,6 +50,9 @@ class Sender:
                 self._plan.break_up(name)
                 continue
             needs = named.frame.header.dictionary
+            if needs in self._target.log.dropped:
+                self._plan.break_up(name)
+                continue
             if named.frame.name in self._condemned:
                 named = Named(named.chunks, frames.salted(named.frame.stored))
             self._writer.add_frame(named, self._source.dictionary(needs) if needs else None)

@@ -18,7 +18,7 @@ class Sound:
     def __init__(self, repository: Repository, bad_frames: Mapping[bytes, Collection[bytes]]) -> None:
         self.repository = repository
         self.bad_frames = bad_frames
-        self._condemned = repository.log.condemned_since(0)
+        self._condemned = repository.condemned()
         self._lost_pages: dict[bytes, str] = {}
 
     def unsound(self, names: Sequence[bytes]) -> dict[bytes, str]:

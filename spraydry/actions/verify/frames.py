@@ -171,6 +171,8 @@ def _check_frame(repository: Repository, name: bytes, stored: bytes) -> CheckedF
     try:
         head, plain = frames.decode(stored, repository.dictionary)
     except SprayDryError as error:
+        if _dictionary_of(stored) in repository.log.dropped and not repository.catalog.has_frame(name):
+            return CheckedFrame(name, len(stored), 0, 0, 0, False, None)  # left over, and given up with what it uses
         foreign = not isinstance(error, DictionaryMissing)
         return CheckedFrame(name, len(stored), 0, 0, 0, True, str(error), foreign=foreign)
     view = memoryview(plain)
@@ -179,6 +181,14 @@ def _check_frame(repository: Repository, name: bytes, stored: bytes) -> CheckedF
         places = repository.catalog.locate(digest(view[at : at + length]))
         unindexed += indexed and not any(place.frame == name and place.length == length for place in places)
     return CheckedFrame(name, len(stored), len(plain), len(head.lengths), unindexed, indexed, None)
+
+
+def _dictionary_of(stored: bytes) -> bytes | None:
+    """The dictionary that a frame says it uses."""
+    try:
+        return frames.header(stored).dictionary
+    except SprayDryError:
+        return None
 
 
 class Absence:

@@ -161,7 +161,7 @@ def look_at_frames(
 
 def _standing(repository: Repository) -> Iterator[tuple[str, list[Member]]] | None:
     """The frames that the store lists, without those that were condemned; None where it cannot list them."""
-    condemned = {name.hex() for name in repository.log.condemned_since(0)}
+    condemned = {name.hex() for name in repository.condemned()}
     names = listed_frames(repository)
     return None if names is None else (one for one in names if one[0] not in condemned)
 
