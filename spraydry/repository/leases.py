@@ -23,6 +23,7 @@ from spraydry.repository.repository import Repository
 HEARTBEAT_S = 5.0
 # So long must a lease have stayed as it is, by the observer's own clock, which must not have been restarted meanwhile.
 DEAD_AFTER_S = 60.0
+_ENDS_WITHIN_S = 1.0  # the caller may be in a batch for which the heartbeat waits
 _MAX_BYTES = 1 << 20
 _NAMES_TOGETHER = 10_000
 _OBSERVED = "leases"
@@ -79,11 +80,13 @@ class Lease:
         self._lists = 0
         self._written = False
         self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
         if repository.read_only:
             return
         if self._held.pins or since or at_once:
             self._beat()
-        threading.Thread(target=self._beats, name="spraydry-lease", daemon=True).start()
+        self._thread = threading.Thread(target=self._beats, name="spraydry-lease", daemon=True)
+        self._thread.start()
 
     def pin(self, slots: Iterable[int]) -> None:
         """Keep the versions made in these slots, and no others. Read the log again after it: one of them may have been
@@ -137,6 +140,8 @@ class Lease:
             if self._written:
                 self._written = False
                 _delete(self._repository, self._id)
+        if self._thread is not None:
+            self._thread.join(_ENDS_WITHIN_S)
 
     def __enter__(self) -> Lease:
         return self
