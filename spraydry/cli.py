@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-# Of what is held here little is in cycles, and Python looks for those after each 700 new lists and the like: that took
-# a tenth of the time of a walk through trees, measured.
-_CYCLES_AFTER = 20_000
 
 _HELP = """\
 Keeps versions of directory trees, deduplicated and compressed, and mounts any of them read-only.
@@ -40,7 +36,6 @@ _OPTIONS = Group("Options of every verb", sort_key=9)
 
 def main() -> None:
     """The entry point of the `spraydry` command."""
-    gc.set_threshold(_CYCLES_AFTER, *gc.get_threshold()[1:])
     for place in ("stdout", "stderr"):
         stream = getattr(sys, place)
         if stream is None:  # it was closed by whoever started us

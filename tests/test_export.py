@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from spraydry.actions.export import new_file, write_erofs, write_squashfs, write_tar
+from spraydry.actions.export.squashfs import _UntilEnd
 from spraydry.actions.ingest import ingest_tar
 from spraydry.cli import run
 from spraydry.errors import ChunkCorrupt, StoreError, StoreFull, UsageError
@@ -162,3 +163,16 @@ def test_the_command(
     assert run([*repo, "export", "r", str(tmp_path / "tar")]) == 2
     assert "--overwrite" in capfd.readouterr().err
     assert run([*repo, "export", "r:a", str(tmp_path / "x"), "--format", "erofs"]) == 10
+
+
+def test_a_program_that_has_read_enough() -> None:
+    """mksquashfs may have ended before what fills up the last record of the archive is written."""
+    with subprocess.Popen(["head", "-c", "3000"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0) as head:
+        assert head.stdin is not None
+        out = _UntilEnd(head.stdin)
+        assert out.write(bytes(3000)) == 3000
+        head.wait()
+        assert out.write(bytes(512)) == 512
+        assert out.write(bytes(9000)) == 9000
+        with pytest.raises(BrokenPipeError):
+            out.write(bytes(9000))

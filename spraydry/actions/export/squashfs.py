@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tarfile
+from typing import IO
 
 from spraydry.actions.export.tar import write_tar
 from spraydry.actions.export.target import Exported
@@ -13,6 +15,27 @@ from spraydry.errors import SprayDryError, StoreError, UsageError
 from spraydry.format.entry import DIRECTORY
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
+
+
+class _UntilEnd:
+    """Writes to a program that may end when it has read the end of the archive: what fills up the last record behind
+    that need not be taken."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._lost_bytes = 0
+
+    def write(self, value: bytes) -> int:
+        left = memoryview(value)
+        try:
+            while left and not self._lost_bytes:
+                left = left[self._pipe.write(left) :]
+        except BrokenPipeError:
+            pass
+        self._lost_bytes += len(left)
+        if self._lost_bytes > tarfile.RECORDSIZE:
+            raise BrokenPipeError
+        return len(value)
 
 
 def write_squashfs(
