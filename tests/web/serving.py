@@ -1,0 +1,68 @@
+"""A real `spraydry serve`, as a process of its own on loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+
+@dataclass
+class Running:
+    """A server's process and where it answers (`url` ends without a slash)."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int:
+        """Ask it to end; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, listen: str = "127.0.0.1:0", **environment: str) -> Iterator[Running]:
+    """`spraydry serve ARGUMENTS`, from when it answers to the end of the block; its log is in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "serve.log"
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from spraydry.cli import main; main()", "serve", "--listen", listen, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **environment},
+        )
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline()
+        found = re.search(r"https?://\S+?(?=/;)", said)
+        assert found, f"{said!r}\n{log.read_text()[-3000:]}"
+        Thread(target=process.stdout.read, daemon=True).start()
+        yield Running(process, found[0], log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        process.stdout.close()
