@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spraydry.errors import SprayDryError
+from spraydry.web import files
 from spraydry.web.failures import refused, told
 from spraydry.web.grant import Grant
 from spraydry.web.served import Served
@@ -21,19 +23,27 @@ def application(served: Sequence[Served]) -> ASGIApp:
     """What Hypercorn is to run: one repository at `/`, several each below its name."""
     routes: list[BaseRoute] = [Route("/healthz", health)]
     for one in served:
-        routes += [Mount(one.prefix, routes=parts(one))] if one.prefix else parts(one)
+        routes += [_Below(one.prefix, routes=parts(one))] if one.prefix else parts(one)
     app = Starlette(routes=routes, exception_handlers={SprayDryError: told, HTTPException: refused})
     return _Granted(app)
 
 
 def parts(served: Served) -> list[BaseRoute]:
     """All routes of one repository; the first that matches is taken, so files by path come last."""
-    return []
+    return [*files.routes(served)]
 
 
 async def health(_: Request) -> JSONResponse:
     """Whether the process answers; says nothing about what it serves."""
     return JSONResponse({"status": "ok"})
+
+
+class _Below(Mount):
+    """All paths below one: also those with a line feed in them, which Starlette's own passes over."""
+
+    def __init__(self, path: str, routes: Sequence[BaseRoute]) -> None:
+        super().__init__(path, routes=routes)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
 
 class _Granted:
