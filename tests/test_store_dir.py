@@ -378,7 +378,7 @@ def test_flush_writes_the_listing(store: Store, path: Path) -> None:
     assert not (path / "listing").exists()
     store.flush()
     found = decode((path / "listing").read_bytes())
-    assert found.values == {"log": {"000000000001": 3}, "index": {}, "dictionaries": {}, "config": {}}
+    assert found.values == {"log": {"000000000001": 3}, "index": {}, "dictionaries": {}, "config": {}, "hoards": {}}
     assert (found.depths_of("frames"), found.depths_of("log")) == ((1, 0, 2, 3), (0, 1, 2, 3))
     assert os.listdir(path / "tmp") == []
 

@@ -181,7 +181,7 @@ def test_other_files_and_newer_ones() -> None:
         with pytest.raises(CorruptData):
             decode(value)
     with pytest.raises(FormatTooNew):
-        decode(signed(b"spraydry listing 2\nmore\n"))
+        decode(signed(b"spraydry listing 3\nmore\n"))
 
 
 def test_nesting() -> None:

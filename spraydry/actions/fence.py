@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 
 from spraydry.actions.closure import chunks_of
-from spraydry.errors import CollectedMeanwhile, CorruptData, NotFound
+from spraydry.errors import CollectedMeanwhile, CorruptData, NotFound, SprayDryError
 from spraydry.format.entry import Entry
 from spraydry.format.version import AnyRecord
 from spraydry.repository.leases import Lease, hold
@@ -45,6 +45,8 @@ def append_whole(
                 with repository.batch():
                     _, record = repository.log.append(fenced)
                     repository.remember_head()
+                with suppress(SprayDryError):  # it is committed, and whoever commits next makes the pack
+                    repository.log.pack(1)
                 return record
             except _Condemned:
                 # Others collect just now: what is stored again is listed until it is committed.

@@ -7,9 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
-from spraydry.errors import CorruptData, RootNotFound, SlotTaken, ValueNotFound, VersionExists, VersionNotFound
+from spraydry.errors import (
+    CorruptData,
+    FormatTooNew,
+    RootNotFound,
+    SlotTaken,
+    ValueNotFound,
+    VersionExists,
+    VersionNotFound,
+)
 from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.version import (
     NO_RECORD,
@@ -25,6 +34,8 @@ from spraydry.format.version import (
     decode_record,
     encode_record,
 )
+from spraydry.repository import packs
+from spraydry.repository.packs import Pack
 from spraydry.stores.base import Store
 
 RECORD_FORMAT = 1
@@ -68,6 +79,8 @@ class Log:
         self._collected: set[int] = set()
         self.dictionaries: dict[str, bytes] = {}
         self._dropped: set[bytes] = set()
+        self._packed = 0  # the last of the slots that log packs are known to hold
+        self._unsound: set[Pack] = set()  # packs to be written anew
 
     @property
     def head(self) -> tuple[int, bytes]:
@@ -83,19 +96,94 @@ class Log:
             if self.digests and not self._still_there():
                 self._forget()
             # Asked for by name from here on: a listing may come late, and lack slots that are there.
-            listed = ""
-            for stored in self._store.list("log", slot_name(len(self.records))):
-                listed = stored.name
+            listed = self._listed()
             newest = max(known, int(listed) if listed.isdecimal() else 0)
-            names = map(slot_name, range(len(self.records) + 1, newest + 1))
-            for _, value in self._store.get_many("log", names):
-                if value is None:
-                    break
-                self._append(value)
+            self._take_slots(newest)
             if slot_name(len(self.records)) < listed:
                 missing = f"log slot {len(self.records) + 1} is missing, though {listed} is there"
                 raise CorruptData(f"{missing}: only a copy of this store has it (see `spraydry repair --from`)")
             return len(self.records)
+
+    def _listed(self) -> str:
+        """The newest slot that is listed behind what was read, after packs were taken in where there are many."""
+        for with_packs in (True, False):
+            before = len(self.records)
+            listing = self._store.list("log", slot_name(before))
+            first = [stored.name for stored in islice(listing, packs.SLOTS)]
+            # A listing for web servers leaves out what is packed.
+            many = len(first) == packs.SLOTS or (first and first[-1] != slot_name(before + len(first)))
+            if not (with_packs and many and self._take_packs()):
+                break
+        listed = first[-1] if first else ""
+        for stored in listing:
+            listed = stored.name
+        return listed
+
+    def _take_packs(self) -> bool:
+        """Take in what log packs hold of the slots that follow; whether to list the log anew.
+
+        What they hold counts once the log itself has the slot in which they end: its digest vouches for all before.
+        """
+        before = len(self.records)
+        found = packs.listed(self._store, before)
+        try:
+            for pack, values in packs.read(self._store, found):
+                self._take_pack(pack, values)
+                if len(self.records) != pack.last:
+                    break
+            sound = len(self.records) == before or self._still_there()
+        except (CorruptData, FormatTooNew):
+            sound = False
+        if not sound:
+            self._unsound.update(found)
+            self._forget()
+            return True
+        return len(self.records) > before
+
+    def _take_pack(self, pack: Pack, values: list[bytes]) -> None:
+        """Take in the slots of a pack and what is between it and the one before; by name what it has not. Raises
+        CorruptData, FormatTooNew: one of them before was false."""
+        self._take_slots(pack.first - 1)
+        try:
+            for value in values:
+                self._append(value)
+        except (CorruptData, FormatTooNew):
+            pass
+        if len(self.records) < pack.last:
+            self._unsound.add(pack)
+            self._take_slots(pack.last)
+        elif not self._unsound:
+            self._packed = pack.last
+
+    def _take_slots(self, newest: int) -> None:
+        """Take in the slots that follow, up to `newest` or the first that is not there."""
+        names = map(slot_name, range(len(self.records) + 1, newest + 1))
+        for _, value in self._store.get_many("log", names):
+            if value is None:
+                break
+            self._append(value)
+
+    def pack(self, most: int) -> int:
+        """Write up to `most` log packs that are due; how many. Raises StoreError."""
+        for count in range(most):
+            for pack in packs.listed(self._store, self._packed) if self._due() else []:
+                if pack in self._unsound:
+                    break
+                self._packed = pack.last
+            if not self._due():
+                return count
+            with self._lock:
+                names = list(map(slot_name, range(self._packed + 1, self._packed + packs.SLOTS + 1)))
+                digests = self.digests[self._packed : self._packed + packs.SLOTS]
+            written = packs.write(self._store, names, digests)
+            if written is None:
+                return count
+            self._packed = written.last
+            self._unsound.discard(written)
+        return most
+
+    def _due(self) -> bool:
+        return len(self.digests) - self._packed >= packs.SLOTS
 
     def _append(self, value: bytes) -> None:
         slot = len(self.records) + 1
@@ -115,7 +203,7 @@ class Log:
         return value[-DIGEST_BYTES:] == self.digests[-1]
 
     def _forget(self) -> None:
-        self.records, self.digests = [], []
+        self.records, self.digests, self._packed = [], [], 0
         self._roots, self._by_slot, self.dictionaries = {}, {}, {}
         self._removed, self._condemned, self._revoked, self._collected = set(), set(), set(), set()
         self._dropped = set()

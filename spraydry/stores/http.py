@@ -15,7 +15,7 @@ from spraydry.errors import (
     ValueNotFound,
 )
 from spraydry.stores.base import Stat, Store, Stored, Traits, check_key, check_namespace, check_range, cut
-from spraydry.stores.shared.listing import LISTED, MAX_BYTES, NAME, Listing, decode
+from spraydry.stores.shared.listing import LISTED, MAX_BYTES, NAME, PACKS, Listing, decode
 from spraydry.stores.shared.nesting import nested
 from spraydry.stores.shared.web import Part, TooLong, WebServer
 
@@ -39,7 +39,7 @@ class HttpStore(Store):
         self._usable()
         check_key(namespace, name)
         check_range(start, length)
-        if namespace not in LISTED:
+        if not self._is_listed(namespace, name):
             return self._value(namespace, name, start, length, MAX_UNLISTED_BYTES).body
         for _ in range(2):
             size = self._listed(namespace, name)
@@ -63,7 +63,7 @@ class HttpStore(Store):
         self._usable()
         check_key(namespace, name)
         try:
-            if namespace in LISTED:
+            if self._is_listed(namespace, name):
                 return Stored(name, self._listed(namespace, name))
             return Stored(name, self._at_any_depth(namespace, name, self._server.size))
         except ValueNotFound:
@@ -131,6 +131,14 @@ class HttpStore(Store):
         raise ValueNotFound(f"{namespace}/{name} is not at {self._server.url}")
 
     # -- the listing
+
+    def _is_listed(self, namespace: str, name: str) -> bool:
+        """Whether the listing has it if it is there: not a slot that a log pack holds, nor a pack itself, of which any
+        may have been made anew."""
+        if namespace == "log" and self._listing.values[PACKS]:
+            slots = self._listing.values["log"]
+            return name in slots or name > max(slots, default="")
+        return namespace in LISTED and namespace != PACKS
 
     def _listed(self, namespace: str, name: str) -> int:
         """The size of a value; what is not known yet may have been added since."""

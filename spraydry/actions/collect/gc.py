@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from spraydry.actions.collect.deleting import Due, delete_dictionaries_due, delete_due, dictionaries_due, due
@@ -148,6 +149,8 @@ def gc(
             except StoreFull:
                 done.full = True
         merge_runs(repository)
+        with suppress(StoreFull):
+            repository.log.pack(repository.log.head[0])
         repository.store.flush()
     return done
 

@@ -1,9 +1,12 @@
-"""The listing of a store that is served by a web server: what lies in its log, index, dictionaries and config."""
+"""The listing of a store that is served by a web server: what lies in its log, index, dictionaries and config.
+
+Of a log with packs (FORMAT.md §7) it names these, and only those slots that are in none.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from spraydry.errors import CorruptData, FormatTooNew, StoreUnavailable
@@ -12,13 +15,15 @@ from spraydry.parallel import ordered_map
 from spraydry.stores.base import Store, is_key
 from spraydry.stores.shared.nesting import LEVELS
 
+PACKS = "hoards"
 NAME = "listing"  # beside the namespaces: the last part of its path or key
-# The log first: what a slot needs was stored before it, so that it is in what is listed after it.
-LISTED = ("log", "index", "dictionaries", "config")
+LISTED = ("log", "index", "dictionaries", "config", PACKS)
 MAX_BYTES = 64 << 20
 
+_PLAIN, _PACKED = 1, 2  # formats: without and with packs
+_PACK = re.compile("log-[0-9]{12}-[0-9]{12}")
+_FEW = 1000
 _MOST_WRITTEN = 1000  # each after the first because somebody committed meanwhile
-_FORMAT = b"1"
 _HEAD = re.compile(rb"spraydry listing ([1-9][0-9]{0,5})\n")
 _END = re.compile(rb"digest ([0-9a-f]{64})\n")
 _END_BYTES = len("digest \n") + 64
@@ -63,15 +68,36 @@ def listing_of(store: Store, depths: dict[str, tuple[int, ...]] | None = None) -
     def sizes(namespace: str) -> dict[str, int]:
         return {name: size for name, size, _ in store.list(namespace)}
 
-    first, *others = LISTED
-    values = {first: sizes(first)}
+    # Packs before the log: what they hold is left out of it. The rest after it: what a slot needs was stored before
+    # it, so that it is in what is listed after it.
+    packs = {name: size for name, size in sizes(PACKS).items() if _PACK.fullmatch(name)}
+    values = {PACKS: packs, "log": _not_packed(store, packs)}
+    others = [namespace for namespace in LISTED if namespace not in values]
     values.update(zip(others, ordered_map(sizes, others, store.traits.concurrency), strict=True))
     return encode(Listing(values, depths or {}))
 
 
+def _not_packed(store: Store, packs: Iterable[str]) -> dict[str, int]:
+    """The slots that no pack holds, and the last that one does, with their sizes."""
+    slots: dict[str, int] = {}
+    after = 0
+    for pack in sorted(packs):
+        first, last = int(pack[4:16]), int(pack[17:])
+        if first > after + _FEW:
+            break
+        for slot in range(after + 1, first):  # one that is longer than a pack
+            if (found := store.info("log", f"{slot:012d}")) is not None:
+                slots[found.name] = found.size
+        after = max(after, last)
+    behind = {name: size for name, size, _ in store.list("log", f"{max(after - 1, 0):012d}")}
+    if after and f"{after:012d}" not in behind:  # what names itself a pack says nothing about the log
+        return {name: size for name, size, _ in store.list("log")}
+    return slots | behind
+
+
 def encode(listing: Listing) -> bytes:
     """The bytes of a listing: lines of ASCII, the last with the digest of all before it."""
-    lines = ["spraydry listing 1"]
+    lines = [f"spraydry listing {_PACKED if listing.values.get(PACKS) else _PLAIN}"]
     for namespace, depths in sorted(listing.depths.items()):
         lines.append(" ".join(["depths", namespace, *map(str, depths)]))
     for namespace in LISTED:
@@ -89,7 +115,7 @@ def decode(value: bytes) -> Listing:
     head = _HEAD.match(value)
     if head is None:
         raise CorruptData("the store's listing is damaged: it begins like something else")
-    if head[1] != _FORMAT:
+    if int(head[1]) not in (_PLAIN, _PACKED):
         raise FormatTooNew("the store's listing was written by a newer spraydry: install a current one")
     text, end = value[:-_END_BYTES], _END.fullmatch(value[-_END_BYTES:])
     if end is None or digest(text).hex().encode() != end[1]:
