@@ -159,6 +159,14 @@ class SlotTaken(StoreError):
     retryable = True
 
 
+class UploadRefused(StoreError):
+    """What was sent to a server is not what its name, its index or the log say: it was not taken."""
+
+
+class TooLarge(UsageError):
+    """A request has more bytes, or asks for more, than a server takes at a time."""
+
+
 class MountError(SprayDryError):
     """A mount could not be made or taken down."""
 

@@ -120,6 +120,12 @@ class Catalog:
             self._unverified = bool(self.database.rows("SELECT 1 FROM frame WHERE verified = 0 LIMIT 1"))
         return self._in_batches(_CLAIMED, digests) if self._unverified else set()
 
+    def rows_of(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, int, int]]:
+        """Where chunks lie in frames that were decoded here, as (frame, chunk, offset, length)."""
+        for digest, verified, _, *place in self._batched(_PLACES, digests, bytes, int, int, bytes, int, int):
+            if verified == 1:
+                yield place[0], digest, place[1], place[2]
+
     def _in_batches(self, queries: Sequence[str], digests: Sequence[bytes]) -> set[bytes]:
         """The first column of `_batched`."""
         return {row[0] for row in self._batched(queries, digests, bytes)}

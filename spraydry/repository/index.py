@@ -97,6 +97,12 @@ class Indexed(Frames):
             took += len(taken)
         return took
 
+    def take_decoded(self, name: str, infos: Sequence[FrameInfo], rows: Sequence[Row]) -> None:
+        """Take in a run that was stored just now, and of which each row is what this process found by decoding."""
+        with self.catalog.database.transaction():
+            self.catalog.add_run(name, infos, rows, verified=True)
+            self._heed({info.name for info in infos} & self.log.condemned)
+
     def vouch(self, names: Iterable[bytes]) -> set[bytes]:
         """Those of `names` that lie in frames which others have indexed, after these were read, decoded and verified.
 

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spraydry.errors import SprayDryError
-from spraydry.web import files
+from spraydry.web import files, keyvalue
 from spraydry.web.failures import refused, told
 from spraydry.web.grant import Grant
 from spraydry.web.served import Served
@@ -30,7 +30,10 @@ def application(served: Sequence[Served]) -> ASGIApp:
 
 def parts(served: Served) -> list[BaseRoute]:
     """All routes of one repository; the first that matches is taken, so files by path come last."""
-    return [*files.routes(served)]
+    return [
+        *keyvalue.routes(served),
+        *files.routes(served),
+    ]
 
 
 async def health(_: Request) -> JSONResponse:

@@ -140,8 +140,13 @@ def listing_path(namespace: str, after: str = "", limit: int = 1000, deleted: bo
 
 
 def batch_path(verb: str) -> str:
-    """Where many are asked for at once: get, has, put, delete, soft-delete, undelete, purge, chunks."""
+    """Where many are asked for at once: get, has, delete, soft-delete, undelete, purge (by Names), chunks (Chunks)."""
     return f"{ROOT}batch/{verb}"
+
+
+def put_path(namespace: str) -> str:
+    """Where a stream of values is put."""
+    return f"{ROOT}batch/put?{urlencode({'namespace': namespace})}"
 
 
 # -- streams of values
