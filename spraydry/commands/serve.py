@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def serve(*repositories: str, listen: str = "127.0.0.1:9876", read_only: bool = False) -> None:
+from cyclopts import Parameter
+
+
+def serve(
+    *repositories: str,
+    listen: Annotated[list[str] | None, Parameter(negative=())] = None,
+    tokens: str = "",
+    anyone: str = "",
+    read_only: bool = False,
+    rate: float = 0.0,
+    max_body: str = "",
+) -> None:
     """Serve repositories over HTTP, until SIGTERM or Ctrl-C.
 
-    Without arguments that of `--repo`, at the server's address itself; several are written
-    NAME=URL, each below its name.
+    Without arguments that of `--repo`, at the server's address itself; several are
+    written NAME=URL, each below its name. Without tokens only this machine is
+    answered, and may do everything.
 
     For example:
         spraydry serve
-        spraydry serve --listen 127.0.0.1:8080 photos=/srv/photos.sqlite models=s3://bucket/models
+        spraydry serve --listen :8080 photos=/srv/photos.sqlite models=s3://b/models
+        spraydry serve --listen 0.0.0.0:9876 --tokens tokens.json
+        spraydry serve --listen 0.0.0.0:9876 --anyone read,list
 
     Parameters
     ----------
     repositories
         What to serve: NAME=URL, any number of them.
     listen
-        HOST:PORT to listen at (default 127.0.0.1:9876; port 0: any that is free).
+        HOST:PORT or unix:PATH to listen at, any number of times (default 127.0.0.1:9876; port 0: any that is free).
+    tokens
+        The file of tokens that `spraydry token add` made; read again when it changes.
+    anyone
+        The rights of whoever has no token, of list, read, add, overwrite, delete.
     read_only
         Take no uploads.
+    rate
+        The most requests a second from one token, or from one address without (default: any number).
+    max_body
+        The most bytes that one request may bring, such as 10G.
     """
+    from pathlib import Path
+
+    from spraydry.commands import terminal
     from spraydry.commands.session import repository_url
     from spraydry.errors import UsageError
+    from spraydry.format.chunker import parse_bytes
     from spraydry.web import serving
+    from spraydry.web.grant import parse_rights
+    from spraydry.web.guard.limits import Limits
 
     named = [] if repositories else [("", repository_url())]
     for one in repositories:
@@ -32,9 +61,17 @@ def serve(*repositories: str, listen: str = "127.0.0.1:9876", read_only: bool = 
         if not (name and url):
             raise UsageError(f"{one!r} does not say what to serve: write NAME=URL")
         named.append((name, url))
-    serving.serve(
-        named,
-        listen,
-        lambda address: print(f"serving at {address}; Ctrl-C ends it", flush=True),
+    if rate < 0:
+        raise UsageError("--rate is a number of requests a second")
+    settings = serving.Settings(
+        listen=tuple(listen or ["127.0.0.1:9876"]),
         read_only=read_only,
+        tokens=Path(tokens) if tokens else None,
+        anyone=parse_rights(anyone) if anyone else None,
+        limits=Limits(parse_bytes(max_body) if max_body else Limits.body_bytes, rate),
     )
+
+    def ready(address: str) -> None:
+        print(f"serving at {terminal.safe(address)}/; Ctrl-C ends it", flush=True)
+
+    serving.serve(named, settings, ready)

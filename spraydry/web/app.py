@@ -10,22 +10,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from spraydry.errors import SprayDryError
 from spraydry.web import files, keyvalue
-from spraydry.web.failures import refused, told
-from spraydry.web.grant import Grant
+from spraydry.web.failures import failed, refused, told
 from spraydry.web.served import Served
 
 
 def application(served: Sequence[Served]) -> ASGIApp:
-    """What Hypercorn is to run: one repository at `/`, several each below its name."""
+    """What `Guard` stands in front of: one repository at `/`, several each below its name."""
     routes: list[BaseRoute] = [Route("/healthz", health)]
     for one in served:
         routes += [_Below(one.prefix, routes=parts(one))] if one.prefix else parts(one)
-    app = Starlette(routes=routes, exception_handlers={SprayDryError: told, HTTPException: refused})
-    return _Granted(app)
+    return Starlette(routes=routes, exception_handlers={SprayDryError: told, HTTPException: refused, Exception: failed})
 
 
 def parts(served: Served) -> list[BaseRoute]:
@@ -47,14 +45,3 @@ class _Below(Mount):
     def __init__(self, path: str, routes: Sequence[BaseRoute]) -> None:
         super().__init__(path, routes=routes)
         self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
-
-
-class _Granted:
-    """Puts the grant of each request where `grant_of` finds it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["spraydry.grant"] = Grant()
-        await self._app(scope, receive, send)

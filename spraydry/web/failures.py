@@ -21,6 +21,7 @@ from spraydry.errors import (
     VersionExists,
 )
 from spraydry.web.grant import Refused
+from spraydry.web.guard.limits import BodyTooLarge, TooMany, TooSlow
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ _STATUS: tuple[tuple[type[SprayDryError], int], ...] = (
     (VersionExists, 409),
     (SlotTaken, 409),
     (StoreReadOnly, 405),
+    (TooSlow, 408),
+    (BodyTooLarge, 413),
+    (TooMany, 429),
     (StoreFull, 507),
 )
 
@@ -48,23 +52,33 @@ def status_of(error: SprayDryError) -> int:
     return 503 if error.retryable else 502
 
 
-def failure(status: int, text: str, kind: str = "") -> JSONResponse:
+def failure(status: int, text: str, kind: str = "", retry_after_s: int = 1) -> JSONResponse:
     """An answer that says what is wrong."""
     headers = {"Cache-Control": "no-store"}
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="spraydry"'
-    elif status == 503:
-        headers["Retry-After"] = "1"
-    return JSONResponse({"error": text, "kind": kind or "HTTPError"}, status, headers)
+    if status in (429, 503):
+        headers["Retry-After"] = str(retry_after_s)
+    answer = JSONResponse({"error": text, "kind": kind or "HTTPError"}, status, headers)
+    if status == 401:  # browsers ask for a password then: it is the token
+        answer.headers.append("WWW-Authenticate", 'Basic realm="spraydry", charset="UTF-8"')
+        answer.headers.append("WWW-Authenticate", 'Bearer realm="spraydry"')
+    return answer
+
+
+def answer_to(error: SprayDryError) -> JSONResponse:
+    """The answer that tells an error: its line, and the name of its class."""
+    after_s = error.after_s if isinstance(error, TooMany) else 1
+    return failure(status_of(error), str(error), type(error).__name__, after_s)
 
 
 async def told(request: Request, error: Exception) -> Response:
-    """Starlette's handler for SprayDryError: its line, and the name of its class."""
+    """Starlette's handler for SprayDryError."""
     assert isinstance(error, SprayDryError)
-    status = status_of(error)
-    if status >= 500:
-        log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
-    return failure(status, str(error), type(error).__name__)
+    answer = answer_to(error)
+    if answer.status_code >= 500:
+        log.warning(
+            "%s %s: %s: %s", request.method, request.scope["raw_path"].decode("latin-1"), type(error).__name__, error
+        )
+    return answer
 
 
 async def refused(request: Request, error: Exception) -> Response:
@@ -73,3 +87,8 @@ async def refused(request: Request, error: Exception) -> Response:
     answer = failure(error.status_code, error.detail)
     answer.headers.update(error.headers or {})
     return answer
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """Starlette's handler for whatever nobody expected; the log has it."""
+    return failure(500, "something went wrong here: the server's log says what")

@@ -1,0 +1,127 @@
+"""The middleware in front of all handlers: who asks, whether that is too much, and what is told of it afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spraydry.errors import SprayDryError
+from spraydry.web.failures import answer_to
+from spraydry.web.grant import NOTHING, Grant, Refused
+from spraydry.web.guard.door import Door
+from spraydry.web.guard.limits import Body, Limits, Rates, too_large
+
+OPEN = ("/healthz",)  # what whoever asks is told
+_BODILESS = ("GET", "HEAD", "OPTIONS")
+GONE = 499  # in the log: the client hung up before there was an answer
+
+log = logging.getLogger(__name__)
+
+
+class Exchange:
+    """One request and its answer, as far as they have come; what `Guard` tells when it is over."""
+
+    __slots__ = ("_send", "began", "bytes", "grant", "scope", "status")
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.scope = scope
+        self.grant: Grant = NOTHING
+        self.began = time.perf_counter()
+        self.status = 0
+        self.bytes = 0
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, and remember what it says."""
+        if message["type"] == "http.response.body":
+            self.bytes += len(message.get("body", b""))
+        elif message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+class Guard:
+    """Puts the grant of each request where `grant_of` finds it, and refuses what is refused whatever it asks for:
+    unknown tokens, senders without any right, too many requests, bodies too large or too slow.
+
+    The path becomes text as `os.fsdecode` makes it, so that names which are no UTF-8 survive. Each of `heard` gets
+    every exchange when it is over, and must be quick.
+    """
+
+    def __init__(
+        self, app: ASGIApp, door: Door, limits: Limits, heard: tuple[Callable[[Exchange], None], ...] = ()
+    ) -> None:
+        self._app = app
+        self._door = door
+        self._limits = limits
+        self._rates = Rates(limits.rate_s) if limits.rate_s else None
+        self._heard = heard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})
+            else:
+                await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, send)
+        try:
+            await self._answer(exchange, receive)
+        except (ClientDisconnect, BrokenPipeError):
+            exchange.status = exchange.status or GONE
+        except Exception:
+            log.exception("%s %s", scope["method"], scope["raw_path"].decode("latin-1"))
+            if not exchange.status:
+                exchange.status = 500
+            raise
+        finally:
+            for hear in self._heard:
+                hear(exchange)
+
+    async def _answer(self, exchange: Exchange, receive: Receive) -> None:
+        scope = exchange.scope
+        raw = scope["raw_path"]
+        if b"%" in raw:
+            scope["path"] = unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+        headers = dict(scope["headers"])
+        scope["spraydry.door"] = self._door
+        try:
+            exchange.grant = self._admit(scope, headers)
+            told = headers.get(b"content-length")
+            if told is not None and (not told.isdigit() or int(told) > self._limits.body_bytes):
+                raise too_large(self._limits.body_bytes)
+            if scope["method"] not in _BODILESS:
+                receive = Body(receive, self._limits.body_bytes).receive
+        except SprayDryError as error:
+            await answer_to(error)(scope, receive, exchange.send)
+            return
+        scope["spraydry.grant"] = exchange.grant
+        await self._app(scope, receive, exchange.send)
+
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> Grant:
+        """The grant of a request. Raises Refused, TooMany."""
+        if scope["path"] in OPEN:
+            return NOTHING
+        try:
+            grant = self._door.grant(scope, headers)
+        except Refused:
+            self._count(scope, "")
+            raise
+        self._count(scope, grant.name)
+        if not grant.anything:
+            grant.require("list")
+        return grant
+
+    def _count(self, scope: Scope, name: str) -> None:
+        if self._rates is not None:
+            self._rates.take(name or address_of(scope))
+
+
+def address_of(scope: Scope) -> str:
+    """The address of whoever sent a request, without its port; empty over a unix socket."""
+    return scope["client"][0] if scope["client"] else ""
