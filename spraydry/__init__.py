@@ -1,7 +1,7 @@
 """A content-addressed, deduplicating, versioned file system that one mounts read-only.
 
 `spraydry.open()` gives a Repository: its roots, versions, entries, files as streams. `spraydry.put()` stores a stream,
-`spraydry.actions` holds what else one can do.
+`spraydry.Hoard` keeps single files under keys, `spraydry.actions` holds what else one can do.
 """
 
 from __future__ import annotations
@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from spraydry.repository.log import Version
+    from spraydry.actions.hoard.hoard import Hoard
     from spraydry.repository.repository import Repository
+    from spraydry.repository.versions import Version
 
 __version__ = "0.1.0"
+__all__ = ["Hoard", "__version__", "default_url", "open", "put"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Hoard":  # with all it needs it takes longer to import than the rest of a quick command
+        from spraydry.actions.hoard.hoard import Hoard
+
+        return Hoard
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def default_url() -> str:

@@ -58,6 +58,16 @@ class PathNotFound(NotFound):
     """The version holds nothing at that path."""
 
 
+class HoardNotFound(NotFound):
+    """No hoard of that name."""
+
+
+class KeyNotFound(NotFound, KeyError):
+    """The hoard has no such key."""
+
+    __str__ = Exception.__str__  # that of KeyError shows text as Python would write it
+
+
 class ChunkNotFound(NotFound):
     """No frame is known that holds the chunk."""
 
@@ -70,6 +80,21 @@ class VersionExists(SprayDryError):
 
     exit_code = 5
     errno = _errno.EEXIST
+
+
+class KeyExists(SprayDryError):
+    """The hoard has that key, which was to be new."""
+
+    exit_code = 5
+    errno = _errno.EEXIST
+
+
+class Conflict(SprayDryError):
+    """Another transaction changed a key which this one rests on; beginning anew may help."""
+
+    exit_code = 5
+    errno = _errno.EAGAIN
+    retryable = True
 
 
 class CorruptData(SprayDryError):

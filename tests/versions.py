@@ -13,8 +13,8 @@ from spraydry.format.links import Group, encode_links
 from spraydry.format.manifest import encode_manifest
 from spraydry.format.tree import TreeBuilder
 from spraydry.format.version import VersionRecord
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 
 

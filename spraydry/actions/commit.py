@@ -12,8 +12,9 @@ from spraydry.actions.fence import append_whole
 from spraydry.errors import VersionNotFound
 from spraydry.format.entry import Entry
 from spraydry.format.version import AnyRecord, TagRecord, VersionRecord
-from spraydry.repository.log import RECORD_FORMAT, Version
+from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 Owners = tuple[tuple[int, str], ...]
 
@@ -96,7 +97,7 @@ def commit(
         )
 
     try:
-        record = append_whole(repository, make, [(proposal.entry, proposal.links)], began_at)
+        _, record = append_whole(repository, make, [(proposal.entry, proposal.links)], began_at)
     except _Unchanged as unchanged:
         return Committed(unchanged.version, False, False)
     assert isinstance(record, VersionRecord | TagRecord)

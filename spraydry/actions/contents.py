@@ -14,8 +14,8 @@ from spraydry.actions.progress import Done, Report
 from spraydry.errors import PathNotFound
 from spraydry.format.entry import FILE, Entry, Runs, Subtree, decode_entry, encode_entry
 from spraydry.repository.address import Address, parse, resolve
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 from spraydry.stores.database.scratch import scratch, scratch_errors
 
 _CACHE_BYTES = 32 << 20

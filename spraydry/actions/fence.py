@@ -23,8 +23,9 @@ def append_whole(
     make: Callable[[bytes, int], AnyRecord],
     needed: Sequence[tuple[Entry, bytes | None]],
     began_at: int,
-) -> AnyRecord:
-    """Append the record `make` returns once all that `needed` entries with their links lists name is stored for good.
+) -> tuple[int, AnyRecord]:
+    """Append the record `make` returns, in the slot it wins, once all that `needed` entries with their links lists name
+    is stored for good.
 
     `began_at` is the newest slot when the first of it was taken for stored. Where frames were condemned since, what
     they held of it is stored again, as long as it can be read, and then the log is tried again: not within a batch, so
@@ -43,11 +44,11 @@ def append_whole(
         for _ in range(_TRIES):
             try:
                 with repository.batch():
-                    _, record = repository.log.append(fenced)
+                    appended = repository.log.append(fenced)
                     repository.remember_head()
                 with suppress(SprayDryError):  # it is committed, and whoever commits next makes the pack
                     repository.log.pack(1)
-                return record
+                return appended
             except _Condemned:
                 # Others collect just now: what is stored again is listed until it is committed.
                 if lease is None:

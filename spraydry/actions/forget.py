@@ -16,9 +16,10 @@ from spraydry.errors import PathNotFound, StoreUnavailable, UsageError, VersionE
 from spraydry.format.entry import Totals
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.repository.address import parse
-from spraydry.repository.log import Log, Version
+from spraydry.repository.log import Log
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 
 _TRIES = 5
@@ -147,7 +148,8 @@ class _Forgetting:
 
     def _made_of(self, slot: int) -> str | None:
         """The name of the version from which one like `v3-1` was made here; None for any other."""
-        made = _MADE_BY.fullmatch(self._log.records[slot - 1].made_by)
+        record = self._log.records[slot - 1]
+        made = _MADE_BY.fullmatch(record.made_by) if isinstance(record, VersionRecord | TagRecord) else None
         return made[1] if made else None
 
     def _base(self, name: str, slot: int) -> str:

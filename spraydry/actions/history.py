@@ -11,8 +11,8 @@ from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import PathNotFound, UsageError
 from spraydry.format.entry import Entry, Subtree
 from spraydry.repository.address import parse
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 APPEARED, CHANGED, VANISHED = "appeared", "changed", "vanished"
 

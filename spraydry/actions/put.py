@@ -17,9 +17,9 @@ from spraydry.format.classes import TREE, class_of
 from spraydry.format.entry import DIRECTORY, FILE, Entry, check_name
 from spraydry.format.frame import DEFAULT_LEVEL
 from spraydry.format.version import check_new_name
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 
 _TRIES = 5

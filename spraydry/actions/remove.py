@@ -12,8 +12,9 @@ from spraydry.actions.pardon import pardon
 from spraydry.errors import CollectedMeanwhile, UsageError, VersionNotFound
 from spraydry.format.version import AnyRecord, RemovalRecord, RevokeRecord, TagRecord, VersionRecord
 from spraydry.repository.address import parse
-from spraydry.repository.log import RECORD_FORMAT, Log, Version
+from spraydry.repository.log import RECORD_FORMAT, Log
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from spraydry.actions.commit import Proposal, commit, same
 from spraydry.errors import UsageError
 from spraydry.format.version import check_new_name
 from spraydry.repository.address import parse
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import spraydry
 from spraydry.errors import UsageError
 from spraydry.format.version import AnyRecord, TagRecord, check_new_name
 from spraydry.repository.address import parse
-from spraydry.repository.log import RECORD_FORMAT, Version
+from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 
 def tag(repository: Repository, address: str, name: str, *, verb: str = "tag", dry_run: bool = False) -> Version:

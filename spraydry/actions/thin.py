@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from spraydry.actions.remove import discard
 from spraydry.actions.retention import Candidate, Rules, reasons
 from spraydry.errors import UsageError
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 
 @dataclass(frozen=True)

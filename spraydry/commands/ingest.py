@@ -14,8 +14,8 @@ from spraydry.commands.session import open_repository
 
 if TYPE_CHECKING:
     from spraydry.actions.ingest import Ingested
-    from spraydry.repository.log import Version
     from spraydry.repository.repository import Repository
+    from spraydry.repository.versions import Version
 
 _SHOWN_PROBLEMS = 20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spraydry.repository.log import Version
     from spraydry.repository.repository import Repository
+    from spraydry.repository.versions import Version
 
 
 def log(root: str | None = None, /, *, removed: bool = False, json: bool = False) -> None:

@@ -11,8 +11,9 @@ import msgspec
 
 from spraydry.errors import CorruptData, FormatTooNew, UsageError
 from spraydry.format.digest import DIGEST_BYTES, digest
-from spraydry.format.entry import Entry, check_entry
+from spraydry.format.entry import DIRECTORY, FILE, Entry, check_entry
 from spraydry.format.frame import class_sound
+from spraydry.format.keys import name_of
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 RESERVED = ("latest",)
@@ -91,6 +92,25 @@ class DropRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=Tru
     dictionaries: tuple[bytes, ...]
 
 
+class CheckpointRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=5):
+    """What a hoard held when slot `upto` was the newest: a directory without a name, with a file for each key, under
+    its name in a tree (see keys). Later records of the hoard are to be laid over it."""
+
+    hoard: str
+    upto: int
+    entry: Entry
+
+
+class HoardRecord(Record, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=10):
+    """Changes to one hoard, all at once: each key with the entry, which has no name, of the file that it names from
+    here on, None where it names nothing any more; by rising names in a tree. `cleared`: what the hoard held before is
+    deleted first."""
+
+    hoard: str
+    cleared: bool
+    changes: tuple[tuple[str, Entry | None], ...]
+
+
 AnyRecord = (
     VersionRecord
     | RemovalRecord
@@ -100,11 +120,14 @@ AnyRecord = (
     | DictionariesRecord
     | CollectRecord
     | DropRecord
+    | CheckpointRecord
+    | HoardRecord
 )
+MAX_CHANGES = 100_000  # of one record: it is read, and held, as a whole
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyRecord)
-_KNOWN_TAGS = (1, 2, 3, 4, 6, 7, 8, 9)  # 5 is kept for checkpoints
+_KNOWN_TAGS = tuple(range(1, 11))
 NO_RECORD = bytes(DIGEST_BYTES)
 
 
@@ -178,6 +201,29 @@ def _sound(record: AnyRecord, slot: int) -> bool:
             return _rising([frame_class for frame_class, _ in record.adopted]) and all(
                 class_sound(frame_class) and len(name) == DIGEST_BYTES for frame_class, name in record.adopted
             )
+        case CheckpointRecord():
+            check_entry(record.entry, root=True)
+            plain = record.entry.kind == DIRECTORY and record.entry.name == b""
+            return plain and _names_sound(record.hoard) and 0 < record.upto < slot
+        case HoardRecord():
+            return (
+                _names_sound(record.hoard)
+                and (record.cleared or len(record.changes) > 0)
+                and len(record.changes) <= MAX_CHANGES
+                and _changes_sound(record.changes)
+            )
+
+
+def _changes_sound(changes: Sequence[tuple[str, Entry | None]]) -> bool:
+    for _, entry in changes:
+        if entry is not None:
+            check_entry(entry, root=True)
+            if (entry.name, entry.kind, entry.group) != (b"", FILE, None):
+                return False
+    try:
+        return _rising([name_of(key) for key, _ in changes])
+    except UsageError:
+        return False
 
 
 def _names_sound(*names: str) -> bool:

@@ -10,8 +10,8 @@ from spraydry.format.links import Links
 from spraydry.format.tree import Page
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.mount.inodes import FUSE_ROOT, MAX_SLOT, SLOT_SHIFT, Node, Numbering
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 # Numbers below 1 << SLOT_SHIFT: a slot (never reused), and what is shown of it.
 _FOLDER, _LATEST, _TAG = 0, 1, 2
@@ -100,7 +100,7 @@ class Roots:
 
     def top(self) -> Shown:
         """The root of the mount."""
-        return Shown(FUSE_ROOT, b"", 0, mtime_ns=self._log.records[-1].made_ns if self._log.records else 0)
+        return Shown(FUSE_ROOT, b"", 0, mtime_ns=self._log.latest_ns)
 
     def parent(self, node: Node) -> Shown:
         """The folder a version's root lies in."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from spraydry.errors import PathNotFound, UsageError
 from spraydry.format.entry import Entry, Subtree
-from spraydry.repository.log import Version
+from spraydry.repository.versions import Version
 
 if TYPE_CHECKING:
     from spraydry.repository.repository import Repository

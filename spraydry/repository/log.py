@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Set
 from itertools import islice
 from typing import TypeVar
 
-from spraydry.errors import (
-    CorruptData,
-    FormatTooNew,
-    RootNotFound,
-    SlotTaken,
-    ValueNotFound,
-    VersionExists,
-    VersionNotFound,
-)
+from spraydry.errors import CorruptData, FormatTooNew, SlotTaken, ValueNotFound
 from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.version import (
     NO_RECORD,
     AnyRecord,
+    CheckpointRecord,
     CollectRecord,
     CondemnRecord,
     DictionariesRecord,
     DropRecord,
+    HoardRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
@@ -35,27 +27,16 @@ from spraydry.format.version import (
     encode_record,
 )
 from spraydry.repository import packs
+from spraydry.repository.hoards import Hoards, Puts, View
 from spraydry.repository.packs import Pack
+from spraydry.repository.versions import Version, Versions
 from spraydry.stores.base import Store
 
 RECORD_FORMAT = 1
 _TRIES = 100
 
 R = TypeVar("R", CondemnRecord, DropRecord)
-
-
-@dataclass(frozen=True)
-class Version:
-    """A committed version under one of its names; `slot` is where this name was made, `made_in` the version itself."""
-
-    root: str
-    name: str
-    slot: int
-    made_in: int
-    record: VersionRecord
-
-    def __str__(self) -> str:
-        return f"{self.root}@{self.name}"
+Kept = AnyRecord | Puts
 
 
 def slot_name(slot: int) -> str:
@@ -63,24 +44,31 @@ def slot_name(slot: int) -> str:
     return f"{slot:012d}"
 
 
-class Log:
-    """Reads the records of a store in order, once each, and appends. Blocks; threads may share it."""
+class Log(Versions):
+    """Reads the records of a store in order, once each, and appends. Blocks; threads may share it.
+
+    `records` has those of all slots, but that of hoards' changes only what stands for them is kept; `hoards` is what
+    these add up to, `dictionaries` which class uses which.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.RLock()
-        self.records: list[AnyRecord] = []
+        self._unsound: set[Pack] = set()  # packs to be written anew
+        self._forget()
+
+    def _forget(self) -> None:
+        super().__init__()
+        self.records: list[Kept] = []
         self.digests: list[bytes] = []
-        self._roots: dict[str, dict[str, Version]] = {}  # everything ever named, in order
-        self._by_slot: dict[int, Version] = {}
-        self._removed: set[int] = set()
+        self.latest_ns = 0  # the latest time any record gives
+        self.hoards = Hoards()
         self._condemned: set[bytes] = set()
         self._revoked: set[int] = set()
         self._collected: set[int] = set()
         self.dictionaries: dict[str, bytes] = {}
         self._dropped: set[bytes] = set()
         self._packed = 0  # the last of the slots that log packs are known to hold
-        self._unsound: set[Pack] = set()  # packs to be written anew
 
     @property
     def head(self) -> tuple[int, bytes]:
@@ -190,9 +178,10 @@ class Log:
         record, name = decode_record(value, slot)
         if record.previous != self.head[1]:
             raise CorruptData(f"log slot {slot} does not follow slot {slot - 1}")
-        self._take(slot, record)
-        self.records.append(record)
+        self._check(slot, record)
+        self.records.append(self._take(slot, record))
         self.digests.append(name)
+        self.latest_ns = max(self.latest_ns, record.made_ns)
 
     def _still_there(self) -> bool:
         """Whether the newest slot that was read is what the store holds: a batch may have been rolled back."""
@@ -201,12 +190,6 @@ class Log:
         except ValueNotFound:
             return False
         return value[-DIGEST_BYTES:] == self.digests[-1]
-
-    def _forget(self) -> None:
-        self.records, self.digests, self._packed = [], [], 0
-        self._roots, self._by_slot, self.dictionaries = {}, {}, {}
-        self._removed, self._condemned, self._revoked, self._collected = set(), set(), set(), set()
-        self._dropped = set()
 
     def _check(self, slot: int, record: AnyRecord) -> None:
         """Raises CorruptData for a record that cannot follow what is there."""
@@ -234,16 +217,20 @@ class Log:
             raise CorruptData(f"log slot {slot} takes a dictionary into use that was given up")
         elif isinstance(record, DropRecord) and not set(record.dictionaries).isdisjoint(self.dictionaries.values()):
             raise CorruptData(f"log slot {slot} gives up a dictionary that is in use")
+        elif isinstance(record, HoardRecord | CheckpointRecord):
+            self.hoards.check(slot, record)
 
-    def _take(self, slot: int, record: AnyRecord) -> None:
-        self._check(slot, record)
+    def _take(self, slot: int, record: AnyRecord) -> Kept:
+        """Heed a record; what is to be kept of it."""
+        if isinstance(record, HoardRecord | CheckpointRecord):
+            return self.hoards.take(slot, record)
         if isinstance(record, VersionRecord):
             self._name(Version(record.root, record.name, slot, slot, record))
         elif isinstance(record, TagRecord):
             tagged = self._by_slot[record.slot]
             self._name(Version(record.root, record.name, slot, tagged.made_in, tagged.record))
         elif isinstance(record, RemovalRecord):
-            self._removed.add(record.slot)
+            self._remove(slot, record.slot)
         elif isinstance(record, CondemnRecord):
             self._condemned.update(record.frames)
         elif isinstance(record, CollectRecord):
@@ -253,15 +240,13 @@ class Log:
         elif isinstance(record, DictionariesRecord):
             self.dictionaries = dict(record.adopted)
         elif isinstance(record, RevokeRecord):
-            # What two records removed or condemned is back when both were taken back.
+            # What two records condemned is back when both were taken back.
             self._revoked.add(record.slot)
+            self._bring_back(record.slot)
             standing = [made for at, made in enumerate(self.records, 1) if at not in self._revoked]
-            self._removed = {made.slot for made in standing if isinstance(made, RemovalRecord)}
             self._condemned = {name for made in standing if isinstance(made, CondemnRecord) for name in made.frames}
             self._dropped = {name for made in standing if isinstance(made, DropRecord) for name in made.dictionaries}
-
-    def _name(self, version: Version) -> None:
-        self._roots.setdefault(version.root, {})[version.name] = self._by_slot[version.slot] = version
+        return record
 
     def append(self, make: Callable[[bytes, int], AnyRecord]) -> tuple[int, AnyRecord]:
         """Commit the record `make(previous digest, now in ns)` returns; the slot it won, and the record.
@@ -284,68 +269,29 @@ class Log:
                     return slot, record
         raise SlotTaken("other writers were faster a hundred times; try again")
 
+    def reread(self, slots: Iterable[int]) -> Iterator[tuple[int, AnyRecord]]:
+        """The records in some slots that were read before, from the store. Raises CorruptData, ValueNotFound."""
+        wanted = list(slots)
+        values = self._store.get_many("log", map(slot_name, wanted))
+        for slot, (name, value) in zip(wanted, values, strict=True):
+            if value is None:
+                raise ValueNotFound(f"log/{name} is not there any more")
+            record, digest = decode_record(value, slot)
+            if digest != self.digests[slot - 1]:
+                raise CorruptData(f"log slot {slot} is another one than it was")
+            yield slot, record
+
     # -- what it adds up to
 
-    def roots(self) -> list[str]:
-        """The names of the roots that have versions, sorted."""
-        return sorted(root for root in tuple(self._roots) if self.versions(root))
+    def puts(self, hoard: str) -> list[int]:
+        """The slots in which a hoard was changed."""
+        return [slot for slot, kept in enumerate(self.records, 1) if isinstance(kept, Puts) and kept.hoard == hoard]
 
-    def versions(self, root: str) -> list[Version]:
-        """The versions of a root under all their names, oldest first."""
-        return [version for version in tuple(self._roots.get(root, {}).values()) if not self.is_removed(version)]
-
-    def is_removed(self, version: Version) -> bool:
-        """Whether this name of a version was removed."""
-        return version.slot in self._removed
-
-    def newest(self, root: str) -> Version | None:
-        """The newest version of a root that is still there, under its first name still there."""
-        versions = self.versions(root)
-        made_in = max((version.made_in for version in versions), default=0)
-        return next((version for version in versions if version.made_in == made_in), None)
-
-    def find(self, root: str, name: str | None = None) -> Version:
-        """A version by name (None and `latest`: the newest). Raises RootNotFound, VersionNotFound with near names."""
-        versions = self.versions(root)
-        if not versions:
-            if root in self._roots:
-                raise RootNotFound(
-                    f"the root {root!r} has no versions any more: `spraydry log --removed {root}` shows what it had"
-                )
-            raise RootNotFound(f"there is no root {root!r}{_near(root, self.roots())}")
-        if name in (None, "latest"):
-            newest = self.newest(root)
-            assert newest is not None
-            return newest
-        for version in versions:
-            if version.name == name:
-                return version
-        gone = f" any more (`spraydry undelete {root}@{name}` may bring it back)" if name in self._roots[root] else ""
-        raise VersionNotFound(
-            f"{root!r} has no version {name!r}{gone}{_near(name or '', [version.name for version in versions])}"
-        )
-
-    def named_in(self, slot: int) -> Version:
-        """The version or tag made in a slot, removed or not. Raises VersionNotFound."""
-        if slot not in self._by_slot:
-            raise VersionNotFound(f"log slot {slot} names no version")
-        return self._by_slot[slot]
-
-    def used(self, root: str, name: str) -> Version | None:
-        """What a name was given to, removed since or not; None where it never was."""
-        return self._roots.get(root, {}).get(name)
-
-    def check_unused(self, root: str, name: str) -> None:
-        """Raises VersionExists when the name was ever used in this root."""
-        if version := self.used(root, name):
-            gone = " (it was removed, but names are never used twice)" if self.is_removed(version) else ""
-            raise VersionExists(f"{root}@{name} exists{gone}: choose another name")
-
-    def next_name(self, root: str) -> str:
-        """The name a new version gets by itself: v1, v2, ..., never one that was used."""
-        used = self._roots.get(root, {})
-        number = 1 + max((int(name[1:]) for name in used if name[0] == "v" and name[1:].isdecimal()), default=0)
-        return f"v{number}"
+    def stand(self, hoard: str) -> tuple[int, View]:
+        """The newest slot, and what a hoard held just then: it does not grow."""
+        with self._lock:
+            view = self.hoards.view(hoard)
+            return len(self.digests), view._replace(changes=dict(view.changes))
 
     def live_slot(self, slot: int, name: bytes) -> bool:
         """Whether `slot` holds the record of that digest, a version, and some name of it is still there."""
@@ -378,25 +324,6 @@ class Log:
         their names, any more. Not to be changed."""
         return self._dropped
 
-    def removed(self) -> Iterator[tuple[Version, int]]:
-        """The versions of which no name is left, each under its first name, and the slot that took the last one."""
-        gone: dict[int, int] = {}
-        for slot, record in enumerate(self.records, 1):
-            if isinstance(record, RemovalRecord) and slot not in self._revoked:
-                gone[record.slot] = max(slot, gone.get(record.slot, 0))
-        names: dict[int, list[Version]] = {}
-        for version in self._by_slot.values():
-            names.setdefault(version.made_in, []).append(version)
-        for versions in names.values():
-            if all(map(self.is_removed, versions)):
-                yield versions[0], max(gone[version.slot] for version in versions)
-
-    def living(self) -> dict[int, VersionRecord]:
-        """The records of all versions that have a name, by the slots they were made in."""
-        return {
-            version.made_in: version.record for version in tuple(self._by_slot.values()) if not self.is_removed(version)
-        }
-
     def condemned_since(self, slot: int) -> set[bytes]:
         """The frames condemned behind `slot` and not pardoned."""
         frames: set[bytes] = set()
@@ -417,10 +344,3 @@ class Log:
         """The frames that were condemned at any time, pardoned since or not: whoever began to delete them may still be
         at it, so nothing may be stored under their names again."""
         return {name for record in self.records if isinstance(record, CondemnRecord) for name in record.frames}
-
-
-def _near(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, 3, 0.5) or names[:3]
-    return (
-        f"; there is {', '.join(close)}" if close else "; there is nothing yet: `spraydry ingest DIR` makes the first"
-    )

@@ -19,9 +19,9 @@ from spraydry.repository.ahead import read_ahead
 from spraydry.repository.catalog import Catalog
 from spraydry.repository.chunks import Chunks
 from spraydry.repository.local import open_catalog
-from spraydry.repository.log import Version
 from spraydry.repository.opening import Opened, open_at
 from spraydry.repository.stream import open_entry, parts
+from spraydry.repository.versions import Version
 from spraydry.stores.base import Store
 
 DEFAULT_CACHE_BYTES = 64 << 20

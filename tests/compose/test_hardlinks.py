@@ -18,8 +18,8 @@ from spraydry.actions.compose.theatre import Part, Theatre
 from spraydry.actions.verify import verify
 from spraydry.format.entry import DIRECTORY, FILE, Entry, Subtree
 from spraydry.format.links import Group, encode_links, group_of
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 from tests.plain_trees import NAMES, PATHS, at_path, cut_from, put_at, united
 from tests.versions import Maker, make_version, plain_entry

@@ -33,9 +33,11 @@ from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
 from spraydry.format.tree import Page, Tree, TreeBuilder
 from spraydry.format.version import (
     AnyRecord,
+    CheckpointRecord,
     CondemnRecord,
     DictionariesRecord,
     DropRecord,
+    HoardRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
@@ -92,6 +94,16 @@ RECORDS: dict[str, AnyRecord] = {
     "record-revoke": RevokeRecord(**COMMON, slot=2),
     "record-dictionaries": DictionariesRecord(**COMMON, adopted=(("json", A), ("python", B))),
     "record-drop": DropRecord(**COMMON, dictionaries=tuple(sorted((A, B)))),
+    "record-checkpoint": CheckpointRecord(
+        **COMMON, hoard="photos", upto=8, entry=entry(b"", DIRECTORY, 0, Subtree(A, 3, 3, 12345, 7), mode=0o700)
+    ),
+    "record-hoard": HoardRecord(
+        **COMMON,
+        hoard="photos",
+        cleared=False,
+        changes=(("a/b", entry(b"", size=5, content=A)), ("a-b", None), ("\u00e4", entry(b""))),
+    ),
+    "record-hoard-cleared": HoardRecord(**COMMON, hoard="photos", cleared=True, changes=()),
 }
 INFOS = (FrameInfo(A, "python", ZSTD, 3, B, 1000, 500), FrameInfo(B, "packed", RAW, -1, None, 2000, 2100))
 ROWS = [Row(A, 1, 0, 2000), Row(B, 0, 0, 400), Row(digest(b"c"), 0, 400, 600)]

@@ -30,9 +30,9 @@ from spraydry.format.entry import (
     Xattrs,
     decode_xattrs,
 )
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import open_entry, parts
+from spraydry.repository.versions import Version
 
 KINDS = {
     stat.S_IFREG: FILE,

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from spraydry.format.version import VersionRecord
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 from spraydry.stores.over.meter import Meter
 
 

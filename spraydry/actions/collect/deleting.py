@@ -70,7 +70,7 @@ def _due(
     """Of slots, when they were made, what they gave up, and whether they were collected; `held` gives what is stored
     of some."""
     found, now = Due(), time.time_ns()
-    found.clock_behind = grace_ns > 0 and now < max((record.made_ns for record in repository.log.records), default=0)
+    found.clock_behind = grace_ns > 0 and now < repository.log.latest_ns
     seen: set[bytes] = set()
     for slot, made_ns, names, collected in sorted(given_up, key=lambda one: not one[3]):
         stored = held(name for name in names if name not in seen)

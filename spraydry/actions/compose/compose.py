@@ -12,9 +12,9 @@ from spraydry.actions.progress import Report, unheard
 from spraydry.errors import UsageError
 from spraydry.format.version import check_new_name
 from spraydry.repository.address import parse, resolve
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer, Written
 
 

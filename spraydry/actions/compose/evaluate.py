@@ -14,8 +14,9 @@ from spraydry.errors import ExpressionError, NotFound, UsageError
 from spraydry.format.entry import DIRECTORY
 from spraydry.format.version import NO_RECORD, VersionRecord
 from spraydry.repository.address import Found, resolve
-from spraydry.repository.log import RECORD_FORMAT, Version
+from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from spraydry.errors import PathNotFound, UsageError, VersionNotFound
 from spraydry.format.entry import Entry
 from spraydry.repository.address import Address, parse, resolve
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ from spraydry.format.version import check_new_name
 from spraydry.parallel import default_threads
 from spraydry.repository.leases import Lease, hold
 from spraydry.repository.local import cache_folder
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
 from spraydry.repository.scancache import ScanCache
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import FRAME_TARGET_BYTES, Writer
 from spraydry.stores.database.scratch import scratch_errors
 

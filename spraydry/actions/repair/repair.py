@@ -25,8 +25,8 @@ from spraydry.errors import StoreReadOnly, StoreUnavailable
 from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.version import DropRecord, RevokeRecord, VersionRecord
 from spraydry.repository.condemned import condemn
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 from spraydry.stores.over.indexes import Healed
 

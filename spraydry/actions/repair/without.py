@@ -10,8 +10,8 @@ from spraydry.actions.repair.mending import Mended
 from spraydry.actions.repair.prune import Lack, Pruner, with_lacks
 from spraydry.actions.verify.trees import TreeChecker
 from spraydry.format.entry import DIRECTORY, Entry
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 
 

@@ -12,8 +12,8 @@ from spraydry.actions.transfer.choose import content_name, named
 from spraydry.actions.transfer.transfer import Transferred, check, shared_versions, transfer
 from spraydry.errors import StoreError, UsageError
 from spraydry.repository.bundles import Prerequisite, write_bundle
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 from spraydry.stores.database.files import remove_files
 from spraydry.stores.sqlite import SqliteStore
 

@@ -11,7 +11,8 @@ from spraydry.errors import UsageError, VersionExists
 from spraydry.format.digest import digest
 from spraydry.format.version import TagRecord, VersionRecord, check_new_name
 from spraydry.repository.address import parse
-from spraydry.repository.log import Log, Version
+from spraydry.repository.log import Log
+from spraydry.repository.versions import Version
 
 _TOLD = 5
 
@@ -106,6 +107,7 @@ def records(item: Item, source: Log) -> list[VersionRecord | TagRecord]:
     made: list[VersionRecord | TagRecord] = []
     for version in item.names:
         origin = source.records[version.slot - 1]
+        assert isinstance(origin, VersionRecord | TagRecord)
         if item.there is None and not made:
             made.append(msgspec.structs.replace(item.record, root=version.root, name=version.name))
             continue

@@ -28,9 +28,10 @@ from spraydry.format.entry import Content
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.repository.bundles import check_whole
 from spraydry.repository.leases import hold
-from spraydry.repository.log import Log, Version
+from spraydry.repository.log import Log
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
+from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 from spraydry.stores.database.scratch import scratch_errors
 

@@ -12,8 +12,8 @@ from spraydry.format.links import Links
 from spraydry.format.manifest import Manifest
 from spraydry.format.tree import Page
 from spraydry.repository.ahead import read_ahead
-from spraydry.repository.log import Version
 from spraydry.repository.stream import hash_of, spans
+from spraydry.repository.versions import Version
 
 MAX_HOLES_HASHED_BYTES = 1 << 30
 _BATCH_ENTRIES = 500

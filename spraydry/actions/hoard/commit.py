@@ -1,0 +1,61 @@
+"""Committing changes to a hoard: one record, which has all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import spraydry
+from spraydry.actions.fence import append_whole
+from spraydry.actions.hoard.checkpoints import fold
+from spraydry.errors import UsageError
+from spraydry.format.entry import Entry
+from spraydry.format.keys import name_of
+from spraydry.format.version import MAX_CHANGES, AnyRecord, HoardRecord
+from spraydry.repository.log import RECORD_FORMAT
+from spraydry.repository.repository import Repository
+from spraydry.repository.runs import merge_runs
+
+_HOUSEKEEPING_SLOTS = 256
+_MANY_RUNS = 128
+
+
+def commit_changes(
+    repository: Repository,
+    hoard: str,
+    changes: Mapping[str, Entry | None],
+    began_at: int,
+    *,
+    cleared: bool = False,
+    verb: str = "put",
+    check: Callable[[], None] = lambda: None,
+) -> int:
+    """Let keys of a hoard name these files (entries without names, all they need durable by now), or nothing (None);
+    the slot. With `cleared` all that the hoard held before is deleted.
+
+    `began_at` is the newest slot when the first chunk was taken for known (see fence). `check` is called when every
+    slot before was read, and may raise to give up. Not to be called in a batch. Raises UsageError for too many changes,
+    CollectedMeanwhile, StoreError.
+    """
+    if len(changes) > MAX_CHANGES:
+        raise UsageError(f"one transaction changes at most {MAX_CHANGES:,} keys, not {len(changes):,}: make several")
+    ordered = tuple(sorted(changes.items(), key=lambda change: name_of(change[0])))
+
+    def make(previous: bytes, now_ns: int) -> AnyRecord:
+        check()
+        return HoardRecord(
+            format=RECORD_FORMAT,
+            previous=previous,
+            made_ns=now_ns,
+            made_by=f"spraydry {spraydry.__version__} {verb}",
+            hoard=hoard,
+            cleared=cleared,
+            changes=ordered,
+        )
+
+    needed = [(entry, None) for _, entry in ordered if entry is not None]
+    slot, _ = append_whole(repository, make, needed, began_at)
+    fold(repository, hoard)
+    if slot % _HOUSEKEEPING_SLOTS < len(ordered):  # each put makes a run: looking at them each time would be slow
+        merge_runs(repository, _MANY_RUNS)
+    repository.store.flush()
+    return slot

@@ -1,0 +1,226 @@
+"""A hoard as a mapping from keys to files, over a repository."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, BinaryIO
+
+import spraydry
+from spraydry.actions.hoard.commit import commit_changes
+from spraydry.actions.hoard.files import store_file
+from spraydry.actions.hoard.history import Event, key_history
+from spraydry.actions.hoard.transaction import Transaction
+from spraydry.errors import KeyExists, KeyNotFound
+from spraydry.format.entry import Entry
+from spraydry.format.frame import DEFAULT_LEVEL
+from spraydry.format.keys import name_of
+from spraydry.format.version import check_new_name
+from spraydry.repository.ahead import read_ahead
+from spraydry.repository.keys import Kept, Keys
+from spraydry.repository.repository import Repository
+from spraydry.repository.stream import open_entry, parts
+from spraydry.repository.writer import Writer
+
+Source = BinaryIO | bytes | bytearray | memoryview | str | os.PathLike[str]
+
+_TOGETHER = 10_000
+_TOGETHER_BYTES = 64 << 20
+
+
+class Hoard(MutableMapping[str, Any]):
+    """Files under keys: `hoard[key]` is a seekable binary stream, and what is assigned a stream, bytes or a path.
+
+    Keys are text of 1 to 255 bytes of UTF-8, without control characters, and no part between slashes is empty, `.` or
+    `..`. Each call sees what others committed before. It blocks; threads may share it, and a first put makes it. What
+    is overwritten or deleted can be read by those who have it open until gc, and comes back by `undelete`."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str | os.PathLike[str] | None = None,
+        *,
+        repository: Repository | None = None,
+        create: bool = False,
+        level: int = DEFAULT_LEVEL,
+    ) -> None:
+        """The hoard of that name in the repository at a path or URL (default: the one the command line uses; with
+        `create` one is made where there is none), which `close` closes; or in one that is open, which stays open.
+        Raises UsageError for a name that cannot be, and what opening a repository raises."""
+        check_new_name(name, "hoard")
+        self.name = name
+        self._level = level
+        self._owns = repository is None
+        self.repository = spraydry.open(url, create=create) if repository is None else repository
+
+    # -- reading
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The bytes of a key as a seekable binary stream (io.BufferedReader), each verified when it is read; `default`
+        where there is none. Raises UsageError for what can be no key."""
+        try:
+            return self[key]
+        except KeyNotFound:
+            return default
+
+    def __getitem__(self, key: str) -> io.BufferedReader:
+        found = self.find(key)
+        if found is None:
+            raise KeyNotFound(f"{self.name}/{key} is not there")
+        return self.open(found)
+
+    def open(self, kept: Kept, *, ahead: bool = False) -> io.BufferedReader:
+        """The bytes of what `find` or `list` gave; with `ahead` what follows is read in threads."""
+        entry, repository = kept.entry, self.repository
+        return open_entry(
+            entry, partial(read_ahead, repository, entry) if ahead else partial(parts, entry, repository.read_chunk)
+        )
+
+    def find(self, key: str) -> Kept | None:
+        """What a key names: size, digest, when it was put; None where it names nothing. Raises UsageError."""
+        entry = self._keys().find(key)
+        return None if entry is None else Kept(key, entry)
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a key. Raises UsageError for what can be none."""
+        return self.find(key) is not None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.has(key)
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Kept]:
+        """The keys that begin with `prefix` and come behind `after`, in the order of their bytes, but that a slash
+        comes before all else; as of now, whatever is put meanwhile."""
+        return self._keys().list(prefix, after)
+
+    def __iter__(self) -> Iterator[str]:
+        return (kept.key for kept in self.list())
+
+    def __len__(self) -> int:
+        return self._keys().count()
+
+    def history(self, key: str) -> Iterator[Event]:
+        """What happened to a key, the oldest first. Raises KeyNotFound where it never was there, HoardNotFound."""
+        self._read()
+        return key_history(self.repository, self.name, key)
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable, or another StoreError, where the repository does not answer."""
+        self._read()
+
+    # -- changing
+
+    def put(self, source: Source, key: str, *, new: bool = False) -> Kept:
+        """Store a file for `key` to name: what a binary stream gives until its end, bytes, or the file at a path (str
+        or PathLike). Of several at a time the last one to end wins. With `new` a key that is there is refused.
+
+        Durable when it returns; killed before, the key names what it did. Raises KeyExists, UsageError, StoreError,
+        OSError for a file that cannot be read.
+        """
+        name_of(key)
+
+        def check() -> None:
+            if new and self._keys_read().find(key) is not None:
+                raise KeyExists(f"{self.name}/{key} is there already")
+
+        self.repository.refresh()
+        check()
+        began_at = self.repository.log.head[0]
+        with _opened(source) as stream, Writer(self.repository, self._level) as writer:
+            entry = store_file(writer, stream, key)
+            writer.finish()
+            commit_changes(self.repository, self.name, {key: entry}, began_at, check=check)
+        return Kept(key, entry)
+
+    def put_many(self, sources: Iterable[tuple[str, Source]]) -> int:
+        """Store many files, each for its key to name; the number of keys. Much faster than one by one: up to 10,000
+        become durable, and visible, together. What was stored before an error stays. Raises as `put`."""
+        count = 0
+        changes: dict[str, Entry | None] = {}
+        self.repository.refresh()
+        began_at = self.repository.log.head[0]
+        with Writer(self.repository, self._level) as writer:
+            held = 0
+            for key, source in sources:
+                name_of(key)
+                with _opened(source) as stream:
+                    entry = changes[key] = store_file(writer, stream, key)
+                held += entry.size
+                count += 1
+                if len(changes) >= _TOGETHER or held >= _TOGETHER_BYTES:
+                    writer.finish()
+                    commit_changes(self.repository, self.name, changes, began_at)
+                    changes, held = {}, 0
+            writer.finish()
+            if changes:
+                commit_changes(self.repository, self.name, changes, began_at)
+        return count
+
+    def __setitem__(self, key: str, source: Source) -> None:
+        self.put(source, key)
+
+    def delete(self, key: str) -> None:
+        """Let a key name nothing any more. Raises KeyNotFound, UsageError, StoreError."""
+        self.repository.refresh()
+        name_of(key)
+
+        def check() -> None:
+            if self._keys_read().find(key) is None:
+                raise KeyNotFound(f"{self.name}/{key} is not there")
+
+        check()
+        commit_changes(self.repository, self.name, {key: None}, self.repository.log.head[0], verb="delete", check=check)
+
+    def __delitem__(self, key: str) -> None:
+        self.delete(key)
+
+    def clear(self) -> None:
+        """Delete all keys at once, with one record."""
+        self.repository.refresh()
+        if self._keys_read().count():
+            head = self.repository.log.head[0]
+            commit_changes(self.repository, self.name, {}, head, cleared=True, verb="delete")
+
+    def transaction(self) -> Transaction:
+        """Changes to several keys that are made together or not at all: `with hoard.transaction() as change:`."""
+        return Transaction(self.repository, self.name, level=self._level)
+
+    # --
+
+    def _read(self) -> None:
+        self.repository.log.read()
+
+    def _keys(self) -> Keys:
+        """What the hoard holds now."""
+        self._read()
+        return self._keys_read()
+
+    def _keys_read(self) -> Keys:
+        """What the hoard held when the log was read last."""
+        return Keys(self.repository.log.hoards.view(self.name), self.repository.tree)
+
+    def close(self) -> None:
+        """Close the repository, if it was opened here."""
+        if self._owns:
+            self.repository.close()
+
+    def __enter__(self) -> Hoard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<hoard {self.name!r} of {self.repository.url}>"
+
+
+def _opened(source: Source) -> AbstractContextManager[BinaryIO]:
+    """A stream over what was given; a stream that was given stays open."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        return open(source, "rb")
+    return nullcontext(source)

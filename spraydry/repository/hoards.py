@@ -1,0 +1,100 @@
+"""What the log says of hoards: of each the newest checkpoint, and what was changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from spraydry.errors import CorruptData, HoardNotFound
+from spraydry.format.entry import Entry, Subtree
+from spraydry.format.keys import name_of
+from spraydry.format.version import CheckpointRecord, HoardRecord
+
+
+class Change(NamedTuple):
+    """What a key names since a slot: an entry without a name, or nothing."""
+
+    entry: Entry | None
+    slot: int
+
+
+class View(NamedTuple):
+    """A hoard: the directory of a checkpoint (None: nothing) as of slot `upto`, and what was changed since, by the
+    names of keys. The changes grow with the log; a newer checkpoint makes another view."""
+
+    base: Entry | None
+    upto: int
+    changes: dict[bytes, Change]
+
+
+@dataclass(frozen=True)
+class Puts:
+    """Stands in memory for each record that changed a hoard: what these say is in its view."""
+
+    hoard: str
+
+
+@dataclass
+class _State:
+    puts: Puts
+    view: View = field(default_factory=lambda: View(None, 0, {}))
+
+
+class Hoards:
+    """The hoards of a log, as far as it was read. Only the log changes it; other threads may read meanwhile."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, _State] = {}
+
+    def names(self) -> list[str]:
+        """The hoards that may have keys, sorted."""
+        return sorted(name for name, state in tuple(self._states.items()) if not _is_empty(state.view))
+
+    def view(self, hoard: str) -> View:
+        """What a hoard holds; nothing where there is none of that name."""
+        state = self._states.get(hoard)
+        return View(None, 0, {}) if state is None else state.view
+
+    def existing(self, hoard: str) -> View:
+        """As `view`. Raises HoardNotFound where the hoard was never put anything into."""
+        if hoard not in self._states:
+            names = ", ".join(self.names()[:5])
+            there = f"there is {names}" if names else "there is none yet"
+            raise HoardNotFound(f"there is no hoard {hoard!r}; {there}: `spraydry put FILE {hoard}/KEY` makes it")
+        return self._states[hoard].view
+
+    def views(self) -> dict[str, View]:
+        """All hoards that may have keys."""
+        return {name: self.view(name) for name in self.names()}
+
+    def check(self, slot: int, record: HoardRecord | CheckpointRecord) -> None:
+        """Raises CorruptData for a record that cannot follow what is there."""
+        if isinstance(record, HoardRecord):
+            return
+        if record.hoard not in self._states or record.upto < self._states[record.hoard].view.upto:
+            raise CorruptData(f"log slot {slot} says what a hoard held when it did not")
+
+    def take(self, slot: int, record: HoardRecord | CheckpointRecord) -> Puts | CheckpointRecord:
+        """Heed a record; what is to be kept of it in memory."""
+        if isinstance(record, CheckpointRecord):
+            state = self._states[record.hoard]
+            later = {name: change for name, change in state.view.changes.items() if change.slot > record.upto}
+            state.view = View(record.entry, record.upto, later)
+            return record
+        found = self._states.get(record.hoard)
+        if found is None:
+            found = self._states[record.hoard] = _State(Puts(record.hoard))
+        if record.cleared:
+            found.view = View(None, slot, {})
+        changes = found.view.changes
+        for key, entry in record.changes:
+            if entry is None and found.view.base is None:
+                changes.pop(name_of(key), None)
+            else:
+                changes[name_of(key)] = Change(entry, slot)
+        return found.puts
+
+
+def _is_empty(view: View) -> bool:
+    held = view.base is not None and isinstance(view.base.content, Subtree) and view.base.content.files
+    return not held and all(change.entry is None for change in tuple(view.changes.values()))
