@@ -141,7 +141,7 @@ def test_values_too_short(value: bytes) -> None:
         decode_record(value, 1)
 
 
-@pytest.mark.parametrize("fields", [[5, 1, D, 0, ""], [10, 1, D], [99, 7], [1, 2, D, 0, "", 1, 2, 3]])
+@pytest.mark.parametrize("fields", [[0, 1, D, 0, ""], [11, 1, D], [99, 7], [1, 2, D, 0, "", 1, 2, 3]])
 def test_what_is_newer_says_so(fields: object) -> None:
     with pytest.raises(FormatTooNew):
         decode_record(sealed(fields), 1)

@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from spraydry.errors import PathNotFound
 from spraydry.format.entry import SYMLINK, Subtree
 from spraydry.repository.address import Found
-from spraydry.repository.log import Version
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
 
 T = TypeVar("T")
 

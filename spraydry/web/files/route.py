@@ -14,7 +14,7 @@ from spraydry.actions.describe import KINDS
 from spraydry.errors import PathNotFound, UsageError
 from spraydry.format.entry import DIRECTORY, FILE
 from spraydry.repository.address import Found
-from spraydry.repository.log import Version
+from spraydry.repository.versions import Version
 from spraydry.web.files.answer import Answer, Told, respond, told
 from spraydry.web.files.listing import respond_listing
 from spraydry.web.files.places import Remembered, find
