@@ -16,6 +16,7 @@ from spraydry.format.entry import DIRECTORY, FILE
 from spraydry.repository.address import Found
 from spraydry.repository.versions import Version
 from spraydry.web.files.answer import Answer, Told, respond, told
+from spraydry.web.files.archive import respond_archive
 from spraydry.web.files.listing import respond_listing
 from spraydry.web.files.places import Remembered, find
 from spraydry.web.grant import Grant
@@ -88,6 +89,9 @@ class _Files(BaseRoute):
             if not slash:
                 last = scope["raw_path"].rpartition(b"/")[2].decode()
                 return _redirect(scope, b"", f"{last}/")
+            if "archive" in query:
+                grant.require("read", root=root)
+                return respond_archive(scope, self._served, found, query["archive"], lasting)
             grant.require("list", root=root)
             return await respond_listing(scope, self._served, found, lasting)
         grant.require("read", root=root)
