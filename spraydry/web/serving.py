@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import signal
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.run import worker_serve
 from starlette.types import ASGIApp
 
 from spraydry.repository.repository import Repository
 from spraydry.web.app import application
 from spraydry.web.grant import RIGHTS, Right
+from spraydry.web.guard.connection import Connection, Line, Stream
 from spraydry.web.guard.door import Door
 from spraydry.web.guard.guard import Guard
 from spraydry.web.guard.limits import Limits
@@ -25,9 +26,8 @@ from spraydry.web.guard.listening import Listening, listen_at
 from spraydry.web.guard.tokens import Tokens
 from spraydry.web.served import Served
 
-_BACKLOG = 1024
-_IDLE_S = 75.0
-_GRACE_S = 10.0
+_GRACE_S = 10.0  # for what is under way when the server is told to end
+_HEAD_BYTES = 32 << 10
 
 log = logging.getLogger(__name__)
 
@@ -63,28 +63,44 @@ def serve(repositories: Sequence[tuple[str, str]], settings: Settings, ready: Ca
             served.append(Served(repository, name, settings.read_only or repository.read_only))
         anyone = settings.anyone if settings.anyone is not None else frozenset(RIGHTS if tokens is None else ())
         door = Door({one.name: one.read_only for one in served}, tokens, anyone, local)
-        trio.run(_run, Guard(application(served), door, settings.limits), listening, ready)
+        trio.run(_run, Guard(application(served), door, settings.limits), listening, settings, ready)
 
 
-async def _run(app: ASGIApp, listening: Sequence[Listening], ready: Callable[[str], None]) -> None:
+async def _run(app: ASGIApp, listening: Sequence[Listening], settings: Settings, ready: Callable[[str], None]) -> None:
+    line = Line(app, _config())
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as running:
+            async with trio.open_nursery() as accepting:
+                listeners = [_listener(one, None) for one in listening]
+                accepting.start_soon(
+                    partial(trio.serve_listeners, partial(_connected, line), listeners, handler_nursery=running)
+                )
+                for one in listening:
+                    ready(one.url)
+                async for _ in signals:
+                    break
+                accepting.cancel_scope.cancel()
+            await line.context.terminated.set()
+            for connection in tuple(line.connections):
+                connection.dismiss()
+            running.cancel_scope.deadline = trio.current_time() + _GRACE_S
+
+
+async def _connected(line: Line, stream: Stream) -> None:
+    await Connection(line, stream).run()
+
+
+def _listener(one: Listening, secure: ssl.SSLContext | None) -> trio.abc.Listener[Stream]:
+    plain = trio.SocketListener(trio.socket.from_stdlib_socket(one.socket))
+    return plain if secure is None else trio.SSLListener(plain, secure, https_compatible=True)
+
+
+def _config() -> Config:
+    """How Hypercorn's protocols are to be."""
     config = Config()
-    config.bind = [f"fd://{one.socket.detach()}" for one in listening]  # closed with the worker
     config.accesslog = config.errorlog = None
     config.include_server_header = False
-    config.backlog = _BACKLOG
-    config.keep_alive_timeout = _IDLE_S
-    config.graceful_timeout = _GRACE_S
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-
-        async def told_to_end() -> None:
-            async for _ in signals:
-                return
-
-        async def worker(*, task_status: trio.TaskStatus[list[str]]) -> None:
-            wrapped = ASGIWrapper(app)  # type: ignore[arg-type]
-            await worker_serve(wrapped, config, shutdown_trigger=told_to_end, task_status=task_status)
-
-        async with trio.open_nursery() as nursery:
-            await nursery.start(worker)
-            for one in listening:
-                ready(one.url)
+    config.h11_max_incomplete_size = _HEAD_BYTES
+    config.h2_max_header_list_size = _HEAD_BYTES
+    config.keep_alive_max_requests = 1_000_000
+    return config

@@ -1,0 +1,304 @@
+"""One client's connection: bytes to Hypercorn's protocols and back, and the times that each step may take."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+from starlette.types import ASGIApp, Message, Scope
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+_RECEIVE_BYTES = 1 << 16
+_WAITING_PARTS = 4  # of a body that its handler has not taken yet
+_ASGI = {"version": "3.0", "spec_version": "2.4"}  # 2.4: `send` raises an OSError once nobody listens
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """For how many seconds what is waited for: a request's head from its first byte, the next request on a connection
+    that is kept, a client to take what was sent, and what it still sends once it was told no."""
+
+    head_s: float = 20.0
+    idle_s: float = 75.0
+    stall_s: float = 60.0
+    linger_s: float = 2.0
+
+
+@dataclass
+class Line:
+    """What all connections share: the application, Hypercorn's settings, whether the server ends, who is connected."""
+
+    app: ASGIApp
+    config: Config
+    patience: Patience = field(default_factory=Patience)
+    context: WorkerContext = field(default_factory=lambda: WorkerContext(None))
+    connections: set[Connection] = field(default_factory=set)
+
+
+class ClientGone(ConnectionError):
+    """Nobody is there any more to whom something could be sent."""
+
+
+class Inbox:
+    """What came for one request and waits for its handler: few parts at a time, and none once it has answered."""
+
+    def __init__(self) -> None:
+        self.gone = False  # the client hung up
+        self._messages: deque[Message] = deque()
+        self._changed: trio.Event | None = None  # for who waits
+        self._ended = False
+
+    async def put(self, message: Any) -> None:
+        """Give the handler a message; waits until there is room for it."""
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            self.end()
+        while len(self._messages) >= _WAITING_PARTS and not self._ended:
+            await self._change()
+        if not self._ended:
+            self._messages.append(message)
+            self._tell()
+
+    async def receive(self) -> Message:
+        """The next message."""
+        while not self._messages:
+            if self._ended:
+                return {"type": "http.disconnect"}
+            await self._change()
+        message = self._messages.popleft()
+        self._tell()
+        return message
+
+    def end(self) -> None:
+        """Nothing more is needed, nothing more comes."""
+        self._ended = True
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+
+class Connection:
+    """Runs in a task of its own; each request's handler in another one.
+
+    It stands where Hypercorn's own does, and differs in what a server that is not among friends needs: a head, a
+    client that does not read, and a client that goes on sending what was refused are waited for in turn, each for its
+    time; what nobody reads keeps no task; a protocol error ends one connection and not the server; handlers learn from
+    `send` that their client is gone. Small answers leave in one piece.
+    """
+
+    def __init__(self, line: Line, stream: Stream) -> None:
+        self._line = line
+        self._stream = stream
+        self._lock = trio.Lock()
+        self._reading = trio.CancelScope()
+        self._idle = True  # no request is under way
+        self._begun = False  # some of the next one's head has come
+        self._gone = False
+        self._held: list[bytes] | None = None  # what leaves together with what follows
+        self._protocol: ProtocolWrapper
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        """Serve until either side has enough. Raises nothing."""
+        self._line.connections.add(self)
+        try:
+            await self._run()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            pass
+        except* Exception:
+            log.debug("a connection ended", exc_info=True)
+        finally:
+            self._line.connections.discard(self)
+            await trio.aclose_forcefully(self._stream)
+
+    def dismiss(self) -> None:
+        """The server ends: close it if nothing is under way, and else after that."""
+        if self._idle:
+            self._reading.cancel()
+
+    async def _run(self) -> None:
+        secure = isinstance(self._stream, trio.SSLStream)
+        protocol = "http/1.1"
+        if isinstance(self._stream, trio.SSLStream):
+            with trio.fail_after(self._line.patience.head_s):
+                await self._stream.do_handshake()
+            protocol = self._stream.selected_alpn_protocol() or protocol
+            socket = self._stream.transport_stream.socket
+        else:
+            socket = self._stream.socket
+        async with trio.open_nursery() as self._nursery:
+            self._protocol = ProtocolWrapper(
+                self._line.app,  # type: ignore[arg-type]
+                self._line.config,
+                self._line.context,
+                self,  # type: ignore[arg-type]
+                ConnectionState({}),
+                secure,
+                parse_socket_addr(socket.family, socket.getpeername()),
+                parse_socket_addr(socket.family, socket.getsockname()),
+                self._take,
+                protocol,
+            )
+            await self._protocol.initiate()
+            self._reading.deadline = trio.current_time() + self._line.patience.head_s
+            with self._reading:
+                await self._read()
+            if self._reading.cancelled_caught and self._begun and not self._gone and not self._h2:
+                await self._write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self._gone = True
+            await self._protocol.handle(Closed())
+            if isinstance(self._protocol.protocol, H2Protocol):
+                for waiting in self._protocol.protocol.stream_buffers.values():
+                    await waiting.close()
+            await trio.aclose_forcefully(self._stream)
+
+    @property
+    def _h2(self) -> bool:
+        return isinstance(self._protocol.protocol, H2Protocol)
+
+    # -- from the client
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                part = await self._stream.receive_some(_RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if not part:
+                return
+            if self._gone:  # what comes after an answer that closed the connection is not looked at
+                continue
+            await self._protocol.handle(RawData(bytes(part)))
+            if self._idle and not self._begun and not self._h2:
+                self._begun = True
+                self._wait(self._line.patience.head_s)
+
+    def _wait(self, seconds: float) -> None:
+        self._reading.deadline = trio.current_time() + seconds
+
+    # -- from the protocol, which calls this a task group
+
+    async def spawn_app(
+        self, app: ASGIApp, config: Config, scope: Scope, send: Callable[[Any], Awaitable[None]]
+    ) -> Callable[[Any], Awaitable[None]]:
+        """Start the handler of a request; what is returned takes what else comes for it."""
+        scope["asgi"] = _ASGI
+        inbox = Inbox()
+        self._nursery.start_soon(self._handle, app, scope, inbox, send)
+        return inbox.put
+
+    def spawn(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        """Start a task that ends with the connection."""
+        self._nursery.start_soon(function, *arguments)
+
+    async def _handle(self, app: ASGIApp, scope: Scope, inbox: Inbox, send: Callable[[Any], Awaitable[None]]) -> None:
+        alone = scope["http_version"] != "2"
+        whole = False
+
+        async def answer(message: Message) -> None:
+            nonlocal whole
+            if self._gone or inbox.gone:
+                raise ClientGone
+            if message["type"] == "http.response.start":
+                if alone:
+                    self._held = []
+            elif not message.get("more_body", False):
+                whole = True
+                inbox.end()
+            await send(message)
+
+        try:
+            await app(scope, inbox.receive, answer)
+        except Exception:
+            log.debug("a handler failed", exc_info=True)
+            if not (alone or whole):
+                await self._take(Closed())  # nothing else would tell the client that this is not all
+        finally:
+            inbox.end()
+        await self._release()
+        await send(None)
+
+    async def _take(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            if self._held is not None:
+                self._held.append(event.data)
+                if len(self._held) > 1:
+                    await self._release()
+            elif event.data:
+                await self._write(event.data)
+        elif isinstance(event, Closed):
+            await self._release()
+            await self._end()
+        elif isinstance(event, Updated):
+            await self._release()
+            self._idle = event.idle
+            self._begun = False
+            if event.idle and self._line.context.terminated.is_set():
+                self._reading.cancel()
+            self._wait(self._line.patience.idle_s if event.idle else math.inf)
+
+    async def _release(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            if data := b"".join(held):
+                await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        if self._gone:
+            return
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
+            with trio.move_on_after(self._line.patience.stall_s) as scope:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            await self._lost()
+        finally:
+            self._lock.release()
+        if scope.cancelled_caught:
+            await self._lost()
+
+    async def _lost(self) -> None:
+        """The client is gone, or does not read."""
+        self._gone = True
+        self._reading.cancel()
+        await self._protocol.handle(Closed())
+
+    async def _end(self) -> None:
+        """Say that nothing more is sent, and pass over what the client still sends for a while: a connection closed
+        with something unread in it would take the answer back."""
+        if self._gone:
+            return
+        self._gone = True
+        self._wait(self._line.patience.linger_s)
+        try:
+            if isinstance(self._stream, trio.SocketStream):
+                await self._stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError):
+            pass
+        await self._protocol.handle(Closed())
