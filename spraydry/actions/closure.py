@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
+from spraydry.format.digest import digest
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.manifest import Manifest
 from spraydry.format.tree import Child, Page, Tree
 from spraydry.parallel import ordered_map
 from spraydry.repository.repository import Repository
 
-# Gives those of some keys that it was not asked before; they differ for the trees and manifests with one digest.
+# Gives those of some keys that it was not asked before. One stands for a page of a tree, or a manifest, and all that is
+# claimed of it where it is named: another claim is looked at, too, for it may be false.
 Unseen = Callable[[Sequence[bytes]], set[bytes]]
 
 _TOGETHER = 64
+_encoder = msgspec.msgpack.Encoder()
 
 
 def chunks_of(
@@ -35,8 +40,8 @@ def chunks_of(
         part = waiting[-_TOGETHER:]
         del waiting[-_TOGETHER:]
         if unseen is not None:
-            fresh = unseen([claim.name for claim in part])
-            part = [claim for claim in part if claim.name in fresh]
+            fresh = unseen([claim.key for claim in part])
+            part = [claim for claim in part if claim.key in fresh]
         for claim, page in zip(part, _pages(repository, part), strict=True):
             yield claim.name
             waiting += [_Claim(claim.tree, item) for item in page.items if isinstance(item, Child)]
@@ -52,6 +57,10 @@ class _Claim(NamedTuple):
     @property
     def name(self) -> bytes:
         return self.child.digest if self.child else self.tree.subtree.digest
+
+    @property
+    def key(self) -> bytes:
+        return digest(_encoder.encode(self.child or self.tree.subtree))
 
     def page(self) -> Page:
         return self.tree.child(self.child) if self.child else self.tree.top()
@@ -74,7 +83,7 @@ def _needed(
         if type(content) is Subtree:
             waiting.append(_Claim(repository.tree(content), None))
         elif type(content) is Runs:
-            manifests[content.manifest + b"m"] = content.manifest, entry.size
+            manifests[digest(content.manifest + entry.size.to_bytes(8, "big"))] = content.manifest, entry.size
         elif entry.file_digest is not None and entry.size:
             yield entry.file_digest
     if not manifests:

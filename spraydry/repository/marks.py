@@ -89,6 +89,10 @@ class Marks:
         rows = self._many("INSERT OR IGNORE INTO walked VALUES(?) RETURNING page", [(page,) for page in sorted(pages)])
         return {bytes(row[0]) for row in rows}
 
+    def forget_walked(self, pages: Iterable[bytes]) -> None:
+        """These keys were not given, after all."""
+        self._many("DELETE FROM walked WHERE page = ?", ((page,) for page in pages))
+
     def has(self, names: Sequence[bytes]) -> set[bytes]:
         """Those of these chunks that are marked."""
         rows = self._many("SELECT digest FROM mark WHERE digest = ?", [(name,) for name in names])

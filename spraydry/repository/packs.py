@@ -57,10 +57,12 @@ def listed(store: Store, after: int = 0) -> list[Pack]:
 def read(store: Store, packs: Sequence[Pack]) -> Iterator[tuple[Pack, list[bytes]]]:
     """The values of the slots of some packs, in order; none of a pack that is damaged or gone."""
     for pack, (_, value) in zip(packs, store.get_many(NAMESPACE, [pack.name for pack in packs]), strict=True):
-        yield pack, [] if value is None else _decoded(pack, value)
+        yield pack, [] if value is None else decoded(pack, value)
 
 
-def _decoded(pack: Pack, value: bytes) -> list[bytes]:
+def decoded(pack: Pack, value: bytes) -> list[bytes]:
+    """The values of the slots that a pack claims to hold; none where it is damaged."""
+
     def no_dictionary(_: bytes) -> frames.Dictionary:
         raise DictionaryMissing("a log pack needs no dictionary")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 import spraydry
@@ -9,6 +11,7 @@ from spraydry.actions.compose.surgery import Surgery
 from spraydry.errors import CorruptData, NotFound, StoreFull
 from spraydry.format.classes import TREE
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
+from spraydry.format.tree import Page
 from spraydry.format.version import AnyRecord, CheckpointRecord
 from spraydry.repository.hoards import View
 from spraydry.repository.log import RECORD_FORMAT
@@ -43,7 +46,7 @@ def checkpoint(repository: Repository, hoard: str) -> bool:
             return False
         try:
             with Writer(repository) as writer:
-                entry = _tree(repository, view, writer)
+                entry = tree_of(view, repository.page, lambda page, plain: writer.add(page, plain, TREE))
                 writer.finish()
                 _append(repository, hoard, upto, entry)
             return True
@@ -83,12 +86,16 @@ class _Condemned(Exception):
     pass
 
 
-def _tree(repository: Repository, view: View, writer: Writer) -> Entry:
-    surgery = Surgery(repository.page, lambda page, plain: writer.add(page, plain, TREE))
-    base = view.base
+def tree_of(view: View, page: Callable[[bytes], Page], emit: Callable[[bytes, bytes], None]) -> Entry:
+    """What a view of a hoard holds, as the directory of a checkpoint: the same whoever makes it. `page` gives the pages
+    of the view's base, `emit(digest, plain)` takes those that are new."""
+    surgery, base = Surgery(page, emit), view.base
     if base is None:
-        base = surgery.empty(Entry(b"", DIRECTORY, 0, 0, 0, 0, 0, 0, None, (), None))
-        writer.finish()  # its page is read next
+        made: dict[bytes, bytes] = {}
+        base = Surgery(page, made.__setitem__).empty(Entry(b"", DIRECTORY, 0, 0, 0, 0, 0, 0, None, (), None))
+        for name, plain in made.items():
+            emit(name, plain)
+        surgery.page = lambda name: Page(made[name]) if name in made else page(name)
     edits = (
         (name, None if change.entry is None else msgspec.structs.replace(change.entry, name=name))
         for name, change in sorted(view.changes.items(), key=lambda change: change[0])

@@ -9,10 +9,11 @@ from starlette.routing import BaseRoute, Route
 from spraydry.errors import UsageError
 from spraydry.stores.remote import wire
 from spraydry.web.grant import grant_of
-from spraydry.web.keyvalue.answers import not_modified, whole_or_part
+from spraydry.web.keyvalue.answers import respond
 from spraydry.web.keyvalue.batches import BATCH_BYTES, BATCH_NAMES, Batches
 from spraydry.web.keyvalue.part import KeyValue, answer
 from spraydry.web.keyvalue.shown import BODY_BYTES, is_digest
+from spraydry.web.keyvalue.trees import Trees, any_name
 from spraydry.web.keyvalue.values import Values
 from spraydry.web.served import Served
 
@@ -20,7 +21,7 @@ from spraydry.web.served import Served
 def routes(served: Served) -> list[BaseRoute]:
     """The paths below `/v1/` of one repository."""
     part = KeyValue(served)
-    values, batches = Values(part), Batches(part)
+    values, batches, trees = Values(part), Batches(part), Trees(part)
     store = served.repository.store
 
     async def greeting(request: Request) -> Response:
@@ -48,7 +49,7 @@ def routes(served: Served) -> list[BaseRoute]:
         chunk = served.repository.peek_chunk(bytes.fromhex(name))
         if chunk is None:
             chunk = await served.call(served.repository.read_chunk, bytes.fromhex(name))
-        return not_modified(request, etag, True) or whole_or_part(request, etag, chunk, True)
+        return respond(request, etag, chunk, True)
 
     async def stat(request: Request) -> Response:
         """How much the store holds."""
@@ -65,6 +66,9 @@ def routes(served: Served) -> list[BaseRoute]:
     return [
         Route("/v1/", greeting),
         Route("/v1/stat", stat),
+        Route("/v1/roots", trees.roots),
+        any_name(Route("/v1/trees/{address}", trees.entries)),
+        any_name(Route("/v1/trees/{address}/{path:path}", trees.entries)),
         Route("/v1/values/{namespace}", values.list),
         Route("/v1/values/{namespace}/{name}", values.get, methods=["GET"]),
         Route("/v1/values/{namespace}/{name}", values.put, methods=["PUT"]),

@@ -9,8 +9,9 @@ from starlette.responses import Response, StreamingResponse
 
 from spraydry.errors import ChunkNotFound, CorruptData, SprayDryError, TooLarge, UsageError
 from spraydry.stores.remote import wire
-from spraydry.web.bodies import declared, message_of, parts_of
+from spraydry.web.bodies import message_of, parts_of
 from spraydry.web.grant import grant_of
+from spraydry.web.keyvalue.answers import NOT_KEPT
 from spraydry.web.keyvalue.part import KeyValue, answer
 from spraydry.web.keyvalue.shown import MOST_BYTES, check_name, check_namespace, is_digest
 
@@ -36,11 +37,11 @@ class Batches:
         async def some(names: Sequence[str]) -> list[tuple[str, bytes | None]]:
             return await self._part.served.call(gate.get_many, grant, asked.namespace, names)
 
-        return StreamingResponse(_stream(asked.names, some), headers=_NOT_KEPT, media_type=wire.VALUES_TYPE)
+        return StreamingResponse(_stream(asked.names, some), headers=NOT_KEPT, media_type=wire.VALUES_TYPE)
 
     async def chunks(self, request: Request) -> Response:
         """A stream of chunks, verified, in the order of their digests."""
-        asked = await message_of(request, wire.Chunks)
+        asked = await message_of(request, wire.Chunks, self._part.room)
         if len(asked.names) > BATCH_NAMES or not all(map(is_digest, asked.names)):
             raise UsageError(f"names are to be digests in hex, at most {BATCH_NAMES} of them")
         grant_of(request).require("read", namespace="frames")
@@ -58,7 +59,7 @@ class Batches:
         async def some(names: Sequence[str]) -> list[tuple[str, bytes | None]]:
             return await self._part.served.call(read, names)
 
-        return StreamingResponse(_stream(asked.names, some), headers=_NOT_KEPT, media_type=wire.VALUES_TYPE)
+        return StreamingResponse(_stream(asked.names, some), headers=NOT_KEPT, media_type=wire.VALUES_TYPE)
 
     async def has(self, request: Request) -> Response:
         """The sizes of values."""
@@ -72,12 +73,12 @@ class Batches:
         namespace = request.query_params.get("namespace", "")
         grant = grant_of(request)
         self._part.gate.admit(grant, namespace)
-        expected = declared(request, BATCH_BYTES)
-        async with self._part.room.for_bytes(expected):
+        room = self._part.room
+        with room.body() as held:
             values: dict[str, bytes] = {}
             stream = wire.Items(MOST_BYTES[namespace])
             try:
-                async for part in parts_of(request, expected):
+                async for part in parts_of(request, BATCH_BYTES, room, held):
                     for kind, name, value in stream.feed(part):
                         if kind != wire.Kind.VALUE or name in values:
                             raise UsageError("the body is to be a stream of values, each name once")
@@ -90,7 +91,7 @@ class Batches:
                 raise UsageError("the stream of values was cut off")
             await self._part.served.fresh()
             await self._part.verify(self._part.gate.put, grant, namespace, list(values.items()))
-        return Response(status_code=204, headers=_NOT_KEPT)
+        return Response(status_code=204, headers=NOT_KEPT)
 
     def changing(self, how: str) -> Callable[[Request], Awaitable[Response]]:
         """The handler that deletes, or brings back, as `Gate.delete` does."""
@@ -101,21 +102,18 @@ class Batches:
             back = await self._part.verify(gate.delete, grant_of(request), asked.namespace, asked.names, how)
             if how == "undelete":
                 return answer(wire.Back(names=tuple(back)))
-            return Response(status_code=204, headers=_NOT_KEPT)
+            return Response(status_code=204, headers=NOT_KEPT)
 
         return change
 
     async def _names(self, request: Request) -> wire.Names:
-        asked = await message_of(request, wire.Names)
+        asked = await message_of(request, wire.Names, self._part.room)
         check_namespace(asked.namespace)
         if len(asked.names) > BATCH_NAMES:
             raise TooLarge(f"at most {BATCH_NAMES} names are taken at a time")
         for name in asked.names:
             check_name(asked.namespace, name)
         return asked
-
-
-_NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 async def _stream(

@@ -20,6 +20,7 @@ from spraydry.stores.base import Stat
 from spraydry.web.grant import Grant
 from spraydry.web.keyvalue.frames import Decoded
 from spraydry.web.keyvalue.leases import check_lease, is_lease
+from spraydry.web.keyvalue.packs import check_pack
 from spraydry.web.keyvalue.records import Records
 from spraydry.web.keyvalue.runs import check_run
 from spraydry.web.keyvalue.shown import BY_DIGEST, MOST_BYTES, check_name, check_namespace, is_digest, is_shown
@@ -107,7 +108,8 @@ class Gate:
         return self.store.stat()
 
     def _readable(self, grant: Grant, namespace: str, name: str) -> None:
-        grant.require("read", namespace=namespace)
+        if namespace != "config":  # its ids are in the greeting, too
+            grant.require("read", namespace=namespace)
         if not is_shown(namespace, name):
             raise ValueNotFound(f"{namespace}/{name} is not here")
 
@@ -140,6 +142,8 @@ class Gate:
             for name, value in values:
                 if namespace == "dictionaries":
                     self._decoded.check_dictionary(name, value)
+                elif namespace == "hoards":
+                    check_pack(self.repository.log, name, value)
                 else:
                     check_lease(self.repository, name, value)
             self.store.put_many(namespace, values)
@@ -211,7 +215,9 @@ class Gate:
         self.check_writable(namespace)
         if namespace not in MOST_BYTES:
             raise UploadRefused(f"this server takes nothing for {namespace}")
-        if namespace != "log":  # there it depends on the record
+        if namespace == "hoards":  # a copy of slots
+            grant.require("add", namespace="log")
+        elif namespace != "log":  # there it depends on the record
             grant.require("add", namespace=namespace)
 
     def check_writable(self, namespace: str) -> None:

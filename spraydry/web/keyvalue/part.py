@@ -13,6 +13,7 @@ from starlette.responses import Response
 from spraydry.parallel import default_threads
 from spraydry.stores.remote import wire
 from spraydry.web.bodies import Room
+from spraydry.web.keyvalue.answers import NOT_KEPT
 from spraydry.web.keyvalue.gate import Gate
 from spraydry.web.served import Served
 
@@ -29,6 +30,8 @@ class KeyValue:
         self.room = Room()
         # Decoding takes a CPU each; that many uploads wait at most for others, and reading never does.
         self._verifying = trio.CapacityLimiter(max(4, 2 * default_threads()))
+        # Records are checked one after another: those that wait hold no thread.
+        self._committing = trio.CapacityLimiter(1)
         self._tidying = False
         self._again = False
 
@@ -36,6 +39,12 @@ class KeyValue:
         """As `served.call`, for what decodes and stores."""
         return await trio.to_thread.run_sync(
             partial(function, *args, **kwargs), limiter=self._verifying, abandon_on_cancel=False
+        )
+
+    async def commit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `verify`, for what appends to the log."""
+        return await trio.to_thread.run_sync(
+            partial(function, *args, **kwargs), limiter=self._committing, abandon_on_cancel=False
         )
 
     async def committed(self) -> None:
@@ -54,5 +63,4 @@ class KeyValue:
 
 def answer(message: msgspec.Struct, status: int = 200) -> Response:
     """A message of the wire."""
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Response(wire.encode(message), status, headers, "application/json")
+    return Response(wire.encode(message), status, NOT_KEPT, "application/json")

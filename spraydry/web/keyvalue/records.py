@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from itertools import islice
+import time
+from contextlib import suppress
 
-from spraydry.actions.closure import chunks_of
+from spraydry.actions.hoard.checkpoints import tree_of
 from spraydry.errors import (
     CollectedMeanwhile,
     CorruptData,
     FormatTooNew,
-    NotFound,
     SlotTaken,
     SprayDryError,
     UploadRefused,
-    ValueNotFound,
+    UsageError,
     VersionNotFound,
 )
+from spraydry.format.chunker import parse_spec
 from spraydry.format.version import (
     AnyRecord,
+    CheckpointRecord,
     CollectRecord,
     CondemnRecord,
     DictionariesRecord,
     DropRecord,
+    HoardRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
     VersionRecord,
     decode_record,
 )
+from spraydry.repository.hoards import Hoards, View
+from spraydry.repository.keys import Keys
 from spraydry.repository.log import slot_name
-from spraydry.repository.marks import Marks
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
-from spraydry.web.grant import Grant
+from spraydry.repository.versions import Version
+from spraydry.web.grant import Grant, Right
+from spraydry.web.keyvalue.whole import Whole
 
 _TRIES = 20
-_TOGETHER = 1000
+_CLOCKS_NS = 3600 * 10**9  # so much the clocks of clients may be ahead
 
 
 class Records:
@@ -46,9 +51,7 @@ class Records:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._turn = threading.Lock()
-        # Trees of which each chunk was found in a frame that counts, as of a slot: what is condemned later may be one.
-        self._whole: Marks | None = None
-        self._whole_at = 0
+        self._whole = Whole(repository)
 
     def append(self, name: str, value: bytes, grant: Grant) -> bool:
         """Commit a record in the slot of that name; False where the slot is taken.
@@ -101,21 +104,24 @@ class Records:
 
     def tidy(self) -> None:
         """What follows a commit: index runs merged, the store tidied up. What fails is left to the next time."""
-        try:
+        with suppress(SprayDryError):
             merge_runs(self._repository)
+            self._repository.log.pack(1)
             self._repository.store.flush()
-        except SprayDryError:
-            pass
 
     # -- what a record needs
 
     def _check(self, record: AnyRecord, grant: Grant) -> None:
         log = self._repository.log
+        # Nothing is old enough for a collection while the clock is behind the newest record: one of the year 3000 would
+        # end all of them.
+        if not 0 <= record.made_ns <= time.time_ns() + _CLOCKS_NS:
+            raise UploadRefused("the record was not taken: it was made later than now; look at the clock")
         match record:
             case VersionRecord():
                 grant.require("add", root=record.root)
                 log.check_unused(record.root, record.name)
-                self._check_whole(record)
+                self._check_version(record)
             case TagRecord():
                 grant.require("add", root=record.root)
                 log.check_unused(record.root, record.name)
@@ -125,13 +131,7 @@ class Records:
             case RemovalRecord():
                 grant.require("delete", root=self._version(record.slot).root)
             case RevokeRecord():
-                made = log.records[record.slot - 1] if record.slot <= len(log.records) else None
-                if isinstance(made, RemovalRecord):
-                    version = self._version(made.slot)
-                    grant.require("delete", root=version.root)
-                    self._check_whole(version.record)
-                else:
-                    grant.require("delete", namespace="frames")
+                self._check_revoke(record, grant)
             case CondemnRecord() | CollectRecord():
                 grant.require("delete", namespace="frames")
             case DropRecord():
@@ -139,14 +139,34 @@ class Records:
                 grant.require("delete", namespace="dictionaries")
             case DictionariesRecord():
                 self._check_dictionaries(record, grant)
-            case _:
-                raise UploadRefused("this server takes no records of that kind")
+            case HoardRecord():
+                self._check_changes(record, grant)
+            case CheckpointRecord():
+                grant.require("add", hoard=record.hoard)
+                self._check_checkpoint(record)
 
-    def _version(self, slot: int):  # type: ignore[no-untyped-def]
+    def _version(self, slot: int) -> Version:
         try:
             return self._repository.log.named_in(slot)
         except VersionNotFound as error:
             raise UploadRefused(f"the record was not taken: {error}") from None
+
+    def _check_version(self, record: VersionRecord) -> None:
+        try:
+            parse_spec(record.spec)
+        except UsageError as error:
+            raise UploadRefused(f"the record was not taken: {error}") from None
+        self._whole.check(f"{record.root}@{record.name}", [(record.entry, record.links)])
+
+    def _check_revoke(self, record: RevokeRecord, grant: Grant) -> None:
+        """Bringing back a version takes what removing it takes, and that it is whole."""
+        made = self._repository.log.records[record.slot - 1]
+        if isinstance(made, RemovalRecord):
+            version = self._version(made.slot)
+            grant.require("delete", root=version.root)
+            self._check_version(version.record)
+        else:
+            grant.require("delete", namespace="frames")
 
     def _check_dictionaries(self, record: DictionariesRecord, grant: Grant) -> None:
         grant.require("add", namespace="dictionaries")
@@ -159,44 +179,40 @@ class Records:
             if self._repository.store.info("dictionaries", name.hex()) is None:
                 raise UploadRefused(f"the record was not taken: dictionary {name.hex()} is not here")
 
-    def _check_whole(self, record: VersionRecord) -> None:
-        """Raises unless every chunk a version needs lies in a frame that was decoded here and is not given up."""
-        repository, slot = self._repository, self._repository.log.head[0]
-        if self._whole is None or repository.log.given_up_since(self._whole_at):
-            self._forget()
-            self._whole = Marks(repository.catalog)
-        self._whole_at = slot
-        try:
-            needed = chunks_of(repository, record.entry, record.links, self._whole.unwalked)
-            while names := list(islice(needed, _TOGETHER)):
-                if missing := self._missing(names):
-                    raise UploadRefused(
-                        f"the record was not taken: {record.root}@{record.name} needs chunk {min(missing).hex()}, which"
-                        " is in no frame here"
-                    )
-        except (NotFound, CorruptData, ValueNotFound) as error:
-            self._forget()
-            raise UploadRefused(
-                f"the record was not taken: {record.root}@{record.name} is not whole: {error}"
-            ) from None
-        except BaseException:
-            self._forget()
-            raise
+    def _check_changes(self, record: HoardRecord, grant: Grant) -> None:
+        """Each key takes a right by what it names now and then."""
+        view = self._repository.log.hoards.view(record.hoard)
+        if record.cleared:
+            grant.require("delete", hoard=record.hoard)
+            view = View(None, 0, {})
+        keys = Keys(view, self._repository.tree)
+        wanted: set[Right] = {"add"}
+        for key, entry in record.changes:
+            wanted.add("delete" if entry is None else "add" if keys.find(key) is None else "overwrite")
+        for right in sorted(wanted):
+            grant.require(right, hoard=record.hoard)
+        self._whole.check(f"hoard {record.hoard}", [(entry, None) for _, entry in record.changes if entry is not None])
 
-    def _missing(self, names: Sequence[bytes]) -> set[bytes]:
-        wanted = set(names)
-        missing = wanted - self._repository.catalog.known(sorted(wanted))
-        if missing:
-            missing -= self._repository.vouch(missing)
-        if missing and self._repository.opened.origin is not None:
-            # A lazy clone counts on what its origin has.
-            missing = {name for name in missing if not self._repository.catalog.locate(name)}
-        return missing
+    def _check_checkpoint(self, record: CheckpointRecord) -> None:
+        """Raises unless it says of the hoard what the records before it add up to: it takes their place."""
+        log, hoard = self._repository.log, record.hoard
+        view = log.hoards.view(hoard)
+        if record.upto < view.upto or hoard not in log.hoards.names():
+            raise UploadRefused("the record was not taken: it says what a hoard held when it did not")
+        if any(change.slot > record.upto for change in view.changes.values()):
+            view = self._earlier(view, hoard, record.upto)
+        if tree_of(view, self._repository.page, lambda name, plain: None) != record.entry:
+            raise UploadRefused("the record was not taken: it says what a hoard held when it did not")
+        self._whole.check(f"the checkpoint of hoard {hoard}", [(record.entry, None)])
 
-    def _forget(self) -> None:
-        if self._whole is not None:
-            self._whole.close()
-            self._whole = None
+    def _earlier(self, view: View, hoard: str, upto: int) -> View:
+        """What a hoard held in a slot behind that of its checkpoint."""
+        before = Hoards()
+        slots = [slot for slot in self._repository.log.puts(hoard) if view.upto < slot <= upto]
+        for slot, made in self._repository.log.reread(slots):
+            assert isinstance(made, HoardRecord)
+            before.take(slot, made)
+        return View(view.base, view.upto, before.view(hoard).changes)
 
 
 class _Taken(Exception):

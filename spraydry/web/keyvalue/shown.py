@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+from starlette.requests import Request
+
 from spraydry.errors import UsageError
 from spraydry.format.frame import MAX_DICTIONARY_BYTES, MAX_FRAME_BYTES
 from spraydry.repository.opening import CONFIG
 from spraydry.stores.base import NAMESPACES, is_key
+from spraydry.stores.remote.wire import MOST_NAMES
 
 # What else lies in `config` says where stores are: a server neither tells an address nor takes one.
 _CONFIGS = (CONFIG,)
@@ -17,6 +20,7 @@ MOST_BYTES = {
     "dictionaries": MAX_DICTIONARY_BYTES,
     "log": 8 << 20,
     "leases": 1 << 20,
+    "hoards": MAX_FRAME_BYTES,
 }
 BODY_BYTES = max(MOST_BYTES.values())
 # In these the name is the digest of the value.
@@ -45,3 +49,11 @@ def is_shown(namespace: str, name: str) -> bool:
 def is_digest(name: str) -> bool:
     """Whether that is a digest as names have it."""
     return _DIGEST.fullmatch(name) is not None
+
+
+def limit_of(request: Request) -> int:
+    """How long a page of a listing is to be at most, by default 1000. Raises UsageError."""
+    limit = request.query_params.get("limit", "1000")
+    if not (limit.isascii() and limit.isdecimal() and len(limit) < 9 and 0 < int(limit) <= MOST_NAMES):
+        raise UsageError(f"limit is to be a number from 1 to {MOST_NAMES}")
+    return int(limit)
