@@ -20,7 +20,7 @@ import pytest
 
 from spraydry.errors import StoreError, StoreUnavailable, UsageError
 from spraydry.stores.base import open_store
-from spraydry.stores.shared import web
+from spraydry.stores.shared import exchange
 from tests.remote_store import LARGE, one_line
 from tests.servers import server_or_skip
 
@@ -230,7 +230,7 @@ def test_proxies_that_cannot_be_used(plain: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_server_that_never_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel takes the first connections; for those behind them it answers nothing at all."""
-    monkeypatch.setattr(web, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(exchange, "_PATIENCE_S", 0.5)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
         url = "http://{}:{}/".format(*listening.getsockname())
         waiting: list[socket.socket] = []

@@ -1,4 +1,4 @@
-"""A store on any web server that serves files, for reading: what a dir or s3 store holds, found by its listing."""
+"""A store behind HTTP: that of `spraydry serve`, or for reading on any web server that serves files, by its listing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from spraydry.errors import (
     ValueNotFound,
 )
 from spraydry.stores.base import Stat, Store, Stored, Traits, check_key, check_namespace, check_range, cut
+from spraydry.stores.remote.servers import Servers
+from spraydry.stores.remote.store import RemoteStore
+from spraydry.stores.shared.exchange import Exchange, TooLong
 from spraydry.stores.shared.listing import LISTED, MAX_BYTES, NAME, PACKS, Listing, decode
 from spraydry.stores.shared.nesting import nested
-from spraydry.stores.shared.web import Part, TooLong, WebServer
+from spraydry.stores.shared.web import Part, WebServer
 
 MAX_UNLISTED_BYTES = 8 << 20  # frames have at most little more than half of that
 
@@ -158,7 +161,7 @@ class HttpStore(Store):
     def _fetched(self) -> Listing:
         url = self._server.url
         try:
-            part = self._server.get(NAME, MAX_BYTES, fresh=True)
+            part = self._server.get(NAME, MAX_BYTES, headers={"Cache-Control": "no-cache"})
         except TooLong:
             raise NotARepository(f"{url} is not a spraydry repository: its listing has no end") from None
         if part is None:
@@ -168,11 +171,29 @@ class HttpStore(Store):
         return decode(part.body)
 
 
-def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> HttpStore:
-    """The store at `scheme://rest`. Raises UsageError for an address that is none, StoreNotFound also with `create`."""
-    server = WebServer(f"{scheme}://{rest}")
+def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> Store:
+    """The store at `scheme://rest`: that of a `spraydry serve`, or of several (`scheme://HOST,HOST/PATH`), or files.
+
+    Raises UsageError for an address that is none, StoreNotFound also with `create`.
+    """
+    urls = _addresses(scheme, rest)
+    servers = Servers(urls)
+    try:
+        if (greeting := servers.open()) is not None:
+            return RemoteStore(f"{scheme}://{rest}".rstrip("/"), servers, greeting, read_only)
+    except BaseException:
+        servers.close()
+        raise
+    servers.close()
+    server = WebServer(Exchange(urls[0]))
     try:
         return HttpStore(server)
     except BaseException:
         server.close()
         raise
+
+
+def _addresses(scheme: str, rest: str) -> list[str]:
+    """The address of each server, `http://a:1,b:2/PREFIX` having two."""
+    hosts, slash, path = rest.partition("/")
+    return list(dict.fromkeys(f"{scheme}://{host}{slash}{path}" for host in hosts.split(",")))
