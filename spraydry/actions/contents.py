@@ -68,6 +68,14 @@ class Content(NamedTuple):
     entry: Entry
 
 
+Enough = Callable[[], bool]
+
+
+def never() -> bool:
+    """Enough for who wants all there is."""
+    return False
+
+
 @dataclass(frozen=True)
 class Wanted:
     """`fits(path, entry)` says what is wanted, by path (of a root itself: its name), kind and content; if `by_time`,
@@ -109,8 +117,16 @@ class Contents:
     From one version to the next only what differs is gone through. Memory is bounded by the scratch database's cache.
     """
 
-    def __init__(self, repository: Repository, scopes: Sequence[Scope], wanted: Wanted, progress: Report) -> None:
-        """Goes through all of it. Raises CorruptData, ChunkNotFound where a tree cannot be read."""
+    def __init__(
+        self,
+        repository: Repository,
+        scopes: Sequence[Scope],
+        wanted: Wanted,
+        progress: Report,
+        enough: Enough = never,
+    ) -> None:
+        """Goes through all of it, or as far as it came when there was `enough`. Raises CorruptData, ChunkNotFound where
+        a tree cannot be read."""
         self._database = scratch(_CACHE_BYTES)
         self._scopes = scopes
         self._roots = list(dict.fromkeys(scope.root for scope in scopes))
@@ -118,6 +134,8 @@ class Contents:
         self._rows: list[tuple[int, int, bytes, int, int, bytes, bytes]] = []
         self._ends: list[tuple[int, int, bytes, int, int]] = []
         self._looked = 0
+        self._enough = enough
+        self._reached = [scope.start - 1 for scope in scopes]  # the last version that was gone through, of each scope
         try:
             with scratch_errors():
                 self._database.execute(_SCHEMA)
@@ -142,6 +160,8 @@ class Contents:
         before: Entry | None = None
         looked = self._looked
         for place, version in enumerate(scope.versions, scope.start):
+            if self._enough():
+                break
             after = _at(repository, version, scope.path)
             for pair in compare(before, after, repository.page, repository.page, differ):
                 path = prefix + pair.path if pair.path else scope.path
@@ -158,6 +178,10 @@ class Contents:
                 looked += 1
                 if not looked % _TOLD_EVERY:
                     progress(Done("looking through versions", looked))
+                    if self._enough():
+                        break
+            else:
+                self._reached[number] = place
             before = after
         self._looked = looked
         self._flush()
@@ -216,7 +240,7 @@ class Contents:
                 for _, _, scope, first, last in spans:
                     assert isinstance(scope, int) and isinstance(first, int) and isinstance(last, int)
                     if last == _STILL:
-                        last = self._scopes[scope].start + len(self._scopes[scope].versions) - 1
+                        last = max(first, self._reached[scope])
                     if joined and first <= joined[-1][1] + 1:
                         joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
                     else:

@@ -55,7 +55,7 @@ def du(repository: Repository, addresses: Sequence[str], *, report: Report = unh
         for slot, below in paths.items():
             if slot not in gone:
                 others.add(repository.links(living[slot].links).pages())
-                others.add(_beside(repository, living[slot].entry, below))
+                others.add(beside(repository, living[slot].entry, below))
         for found in items:
             links = None if found.path else found.version.record.links
             names = chunks_of(repository, found.entry, links, all_of_it.unwalked)
@@ -98,7 +98,7 @@ def _whole(repository: Repository, items: Sequence[Found]) -> set[int]:
     }
 
 
-def _beside(repository: Repository, top: Entry, paths: Collection[bytes]) -> Iterator[bytes]:
+def beside(repository: Repository, top: Entry, paths: Collection[bytes]) -> Iterator[bytes]:
     """The chunks of a tree but for what lies at these paths. The directories above those stay, with their pages."""
     waiting: list[tuple[Entry, list[list[bytes]]]] = [(top, [path.split(b"/") for path in paths])]
     while waiting:

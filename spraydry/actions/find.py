@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from spraydry.actions.contents import Contents, Place, Wanted, scopes
+from spraydry.actions.contents import Contents, Enough, Place, Wanted, never, scopes
 from spraydry.actions.progress import Report, unheard
 from spraydry.errors import UsageError
 from spraydry.format.entry import DIRECTORY, Entry
@@ -40,16 +40,20 @@ class Match:
 
 
 def find(
-    repository: Repository, query: Query, addresses: Sequence[str] = (), progress: Report = unheard
+    repository: Repository,
+    query: Query,
+    addresses: Sequence[str] = (),
+    progress: Report = unheard,
+    enough: Enough = never,
 ) -> Iterator[Match]:
     """What fits the query in the versions and paths named (none: all of all roots), each content once, by its first
     path. The places of a match are to be gone through before the next one is taken.
 
-    Trees are gone through once, from one version to the next only where they differ. Memory is bounded. Raises
-    UsageError, NotFound, CorruptData.
+    Trees are gone through once, from one version to the next only where they differ; once there is `enough`, no
+    further. Memory is bounded. Raises UsageError, NotFound, CorruptData.
     """
     wanted = condition(query)
-    with Contents(repository, scopes(repository, addresses), wanted, progress) as contents:
+    with Contents(repository, scopes(repository, addresses), wanted, progress, enough) as contents:
         for name, entry in contents.by_place():
             yield Match(entry, contents.places(name))
 
@@ -100,18 +104,35 @@ def expression(pattern: bytes, ignore_case: bool = False, flags: int = re.DOTALL
 
 def glob(pattern: bytes) -> bytes:
     """A shell pattern as a regular expression: `*`, `?` and `[...]` stop at slashes, `**` does not, and as a name of
-    its own it stands for any number of them, also none."""
+    its own it stands for any number of them, also none.
+
+    What a `*` stands for ends at the first place at which what follows it, up to the next star, fits: any later one
+    leaves less to the rest. So that many stars take no longer than few.
+    """
     out: list[bytes] = []
+    star: int | None = None  # where in `out` the last `*` is, if no other star came since
     at = 0
+
+    def end_star() -> None:
+        nonlocal star
+        if star is not None:
+            out[star] = b"(?>[^/]*?"
+            out.append(b")")
+            star = None
+
     while at < len(pattern):
         rest = pattern[at:]
         if rest.startswith(b"**/") and (at == 0 or pattern[at - 1 : at] == b"/"):
+            end_star()
             out.append(b"(?:.*/)?")
             at += 3
         elif rest.startswith(b"**"):
+            end_star()
             out.append(b".*")
             at += 2
         elif rest.startswith(b"*"):
+            end_star()
+            star = len(out)
             out.append(b"[^/]*")
             at += 1
         elif rest.startswith(b"?"):

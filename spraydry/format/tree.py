@@ -294,6 +294,10 @@ class Tree:
         """The entries whose names sort behind `after`, in order, each with the number of inodes before it."""
         yield from self._below(self.top(), 0, after, 1)
 
+    def entries_back(self, before: bytes = b"") -> Iterator[Entry]:
+        """The entries whose names sort before `before` (b"": all of them), the last first."""
+        yield from self._back(self.top(), before, 1)
+
     def entries_from_block(self, block: int) -> Iterator[tuple[Entry, int]]:
         """The entries from the one on in which block `block` lies, if those of all files below are counted in preorder,
         each with the number of blocks before it."""
@@ -355,6 +359,17 @@ class Tree:
                 yield item, base + page.offsets[place]
             else:
                 yield from self._below(self.child(item), base + page.offsets[place], after, depth + 1)
+
+    def _back(self, page: Page, before: bytes, depth: int) -> Iterator[Entry]:
+        if depth > MAX_DEPTH:
+            raise CorruptData("a tree is deeper than possible")
+        end = bisect_left(page.names, before) if before else len(page.names)
+        for place in range(end if page.leaf else min(end + 1, len(page.items)), 0, -1):
+            item = page.items[place - 1]
+            if isinstance(item, Entry):
+                yield item
+            elif not before or item.first < before:
+                yield from self._back(self.child(item), before, depth + 1)
 
     def _from_block(self, page: Page, base: int, block: int, depth: int) -> Iterator[tuple[Entry, int]]:
         if depth > MAX_DEPTH:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spraydry.actions.contents import Content, Contents, Place, Wanted, scopes
+from spraydry.actions.contents import Content, Contents, Enough, Place, Wanted, never, scopes
 from spraydry.actions.grep.hits import Hits
 from spraydry.actions.grep.order import Order
 from spraydry.actions.grep.search import Line, Pattern
@@ -132,12 +132,14 @@ def grep(
     after: int = 0,
     only_names: bool = False,
     progress: Report = unheard,
+    enough: Enough = never,
 ) -> Iterator[Matched]:
     """The files with lines that fit, of the versions and paths named (none: all of all roots), each content once, by
     its first path, with so many lines before and after each. With `only_names` no lines are told.
 
     `wanted` says which files to look into. What they hold is read in the order in which it is stored, each once, in
-    threads, before the first is told: results wait in a scratch database. What is given of one is to be used before the
+    threads, before the first is told: results wait in a scratch database. Once there is `enough`, what was found until
+    then is told. What is given of one is to be used before the
     next is taken. Raises UsageError, NotFound, and CorruptData where a tree cannot be read.
     """
     search = _Search(repository, pattern, before, after, only_names)
@@ -146,10 +148,12 @@ def grep(
         return entry.kind == FILE and entry.size > 0 and wanted.fits(path, entry)
 
     with (
-        Contents(repository, scopes(repository, addresses), Wanted(looked_into, wanted.by_time), progress) as contents,
+        Contents(
+            repository, scopes(repository, addresses), Wanted(looked_into, wanted.by_time), progress, enough
+        ) as contents,
         Hits() as hits,
     ):
-        with Order(repository, contents.by_name(), progress) as order:
+        with Order(repository, contents.by_name(), progress, enough) as order:
             files = size = 0
             for searched in _all(search, order):
                 files += searched.files
@@ -158,6 +162,8 @@ def grep(
                     if hits.add(one.content.name, one.binary, one.lines, one.problem):
                         contents.mark(one.content.name)
                 progress(Done("searching", files, size, order.files, order.bytes))
+                if enough():
+                    break
         for name, entry in contents.marked():
             binary, problem = hits.about(name)
             yield Matched(entry, contents.places(name), binary, hits.lines(name), problem)

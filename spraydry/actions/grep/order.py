@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby, islice
 
-from spraydry.actions.contents import Content
+from spraydry.actions.contents import Content, Enough, never
 from spraydry.actions.progress import Done, Report
 from spraydry.errors import SprayDryError
 from spraydry.format.entry import decode_entry, encode_entry
@@ -21,10 +21,13 @@ _GROUP_CONTENTS = 1024
 class Order:
     """Contents sorted by the frame of their first chunk and their place in it. A context manager; for one thread.
 
-    `files` and `bytes` are those of all. Memory is bounded by the scratch database's cache.
+    `files` and `bytes` are those of all, or of those that came before there was `enough`. Memory is bounded by the
+    scratch database's cache.
     """
 
-    def __init__(self, repository: Repository, contents: Iterator[Content], progress: Report) -> None:
+    def __init__(
+        self, repository: Repository, contents: Iterator[Content], progress: Report, enough: Enough = never
+    ) -> None:
         self._repository = repository
         self._database = scratch(_CACHE_BYTES)
         self.files = self.bytes = 0
@@ -33,7 +36,7 @@ class Order:
                 self._database.execute(
                     "CREATE TABLE work(frame INTEGER, offset INTEGER, size INTEGER, name BLOB, entry BLOB)"
                 )
-                while batch := list(islice(contents, _BATCH)):
+                while not enough() and (batch := list(islice(contents, _BATCH))):
                     self._add(batch)
                     progress(Done("locating", self.files, self.bytes))
         except BaseException:

@@ -6,15 +6,17 @@ import re
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from spraydry.actions.describe import KINDS
-from spraydry.errors import PathNotFound, UsageError
+from spraydry.errors import PathNotFound, SprayDryError, UsageError
 from spraydry.format.entry import DIRECTORY, FILE
 from spraydry.repository.address import Found
 from spraydry.repository.versions import Version
+from spraydry.web import pages
 from spraydry.web.files.answer import Answer, Told, respond, told
 from spraydry.web.files.archive import respond_archive
 from spraydry.web.files.listing import respond_listing
@@ -48,10 +50,16 @@ class _Files(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in _ALLOWED:
             raise HTTPException(405, headers={"Allow": ", ".join(_ALLOWED)})
-        answer = await self._answer(scope)
+        request = Request(scope, receive)
+        try:
+            answer = await self._answer(request, scope)
+        except SprayDryError as error:
+            if not pages.wanted(request):
+                raise
+            answer = pages.trouble(pages.asked(request, self._served), error)
         await answer(scope, receive, send)
 
-    async def _answer(self, scope: Scope) -> Response:
+    async def _answer(self, request: Request, scope: Scope) -> Response:
         _, *before = scope["raw_path"].split(b"/", self._depth + 1)
         if b"/".join(before[: self._depth - 1]) != self._served.name.encode():
             raise HTTPException(404)
@@ -72,7 +80,7 @@ class _Files(BaseRoute):
                 grant.require("read", root=root)
                 return await respond(scope, self._served, known)
         found = await self._served.call(find, self._served.repository, version, _parts(path))
-        return await self._give(scope, grant, found, path, lasting)
+        return await self._give(request, scope, grant, found, path, lasting)
 
     async def _version(self, root: str, name: str) -> Version:
         if name != "latest":
@@ -82,7 +90,9 @@ class _Files(BaseRoute):
                 return version
         return (await self._served.fresh()).log.find(root, name)
 
-    async def _give(self, scope: Scope, grant: Grant, found: Found, path: bytes | None, lasting: bool) -> Response:
+    async def _give(
+        self, request: Request, scope: Scope, grant: Grant, found: Found, path: bytes | None, lasting: bool
+    ) -> Response:
         root, query = found.version.root, _query(scope)
         slash = path is not None and (not path or path.endswith(b"/"))
         if found.entry.kind == DIRECTORY:
@@ -93,6 +103,8 @@ class _Files(BaseRoute):
                 grant.require("read", root=root)
                 return respond_archive(scope, self._served, found, query["archive"], lasting)
             grant.require("list", root=root)
+            if pages.wanted(request):
+                return await pages.browse(request, self._served, found)
             return await respond_listing(scope, self._served, found, lasting)
         grant.require("read", root=root)
         if slash:
