@@ -43,7 +43,7 @@ def append_whole(
         lease: Lease | None = None
         for _ in range(_TRIES):
             try:
-                with repository.batch():
+                with repository.committing():
                     appended = repository.log.append(fenced)
                     repository.remember_head()
                 with suppress(SprayDryError):  # it is committed, and whoever commits next makes the pack

@@ -78,7 +78,7 @@ def _revoke(repository: Repository, slot: int) -> None:
         raise _AsBefore
 
     try:
-        with repository.batch():
+        with repository.committing():
             log.append(make)
             repository.remember_head()
     except _AsBefore:

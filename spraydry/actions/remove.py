@@ -54,7 +54,7 @@ def discard(repository: Repository, versions: Sequence[Version]) -> None:
 
         return make
 
-    with repository.batch():
+    with repository.committing():
         for version in versions:
             with suppress(_Gone):
                 log.append(remover(version))

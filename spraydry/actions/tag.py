@@ -39,7 +39,7 @@ def tag(repository: Repository, address: str, name: str, *, verb: str = "tag", d
         )
 
     if not dry_run:
-        with repository.batch():
+        with repository.committing():
             log.append(make)
             repository.remember_head()
         repository.store.flush()

@@ -38,7 +38,7 @@ def condemn(
                 format=RECORD_FORMAT, previous=previous, made_ns=now_ns, made_by=_made_by(verb), frames=part
             )
 
-        with repository.batch():
+        with repository.committing():
             slot, _ = repository.log.append(make)
             repository.remember_head()
         slots.append(slot)
@@ -59,7 +59,7 @@ def drop(repository: Repository, names: Collection[bytes], verb: str, check: Cal
             dictionaries=tuple(sorted(names)),
         )
 
-    with repository.batch():
+    with repository.committing():
         slot, _ = repository.log.append(make)
         repository.remember_head()
     return slot
@@ -77,7 +77,7 @@ def collect(repository: Repository, slot: int, verb: str) -> bool:
         raise _AsBefore
 
     try:
-        with repository.batch():
+        with repository.committing():
             repository.log.append(make)
             repository.remember_head()
     except _AsBefore:
@@ -167,7 +167,7 @@ def give_up(
     repository: Repository, names: Collection[bytes], verb: str, check: Callable[[], None] = lambda: None
 ) -> None:
     """Condemn and delete frames at once: for those whose chunks are in others as well. Raises what `check` does."""
-    with repository.batch():  # in SQLite all of it is one transaction
+    with repository.committing():  # in SQLite all of it is one transaction
         for slot in condemn(repository, names, verb, check):
             if not collect(repository, slot, verb):
                 raise StoreError("another process brought back what was condemned just now; try again")

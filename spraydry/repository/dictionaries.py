@@ -134,10 +134,11 @@ def adopt(repository: Repository, changes: Mapping[str, bytes | None], verb: str
         )
 
     try:
-        slot, _ = repository.log.append(make)
+        with repository.committing():
+            slot, _ = repository.log.append(make)
+            repository.remember_head()
     except _AsBefore:
         return None
-    repository.remember_head()
     repository.store.flush()
     return slot
 

@@ -67,6 +67,19 @@ class Indexed(Frames):
         if lost and not self.read_only and configuration is not None:
             losses.settle(configuration, self.catalog, self.store, cache_folder(self.config.repository))
 
+    def heed(self) -> int:
+        """Take in the log's newest records, as `refresh` does, but no index runs; the newest slot. Cheap where nothing
+        or little came: for who only has to know what was condemned and what keys name."""
+        slot = self.log.follow()
+        seen = self.catalog.state("head")
+        noted = 0 if seen is None else int.from_bytes(seen[:8], "big")
+        if noted > slot:
+            self.refresh()  # which says what is wrong
+        elif noted < slot and not self.read_only:
+            with self.batch():
+                self.remember_head()
+        return self.log.head[0]
+
     def _take_runs(self) -> int:
         """Take in the index runs that are new; how many that were.
 
@@ -225,6 +238,13 @@ class Indexed(Frames):
             # The catalog's ends last: it must never know of a frame that the store did not keep.
             stack.enter_context(self.catalog.database.transaction())
             stack.enter_context(self.store.batch())
+            yield
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """A batch in which a record is appended. Until it has ended other threads do not read the log: what is in it
+        may yet be rolled back, and cannot be seen by others. Belongs into no batch."""
+        with self.log.held(), self.batch():
             yield
 
 

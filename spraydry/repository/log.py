@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import TypeVar
 
@@ -91,6 +92,27 @@ class Log(Versions):
                 missing = f"log slot {len(self.records) + 1} is missing, though {listed} is there"
                 raise CorruptData(f"{missing}: only a copy of this store has it (see `spraydry repair --from`)")
             return len(self.records)
+
+    def follow(self) -> int:
+        """As `read`, quicker where nothing or little came since: what follows is asked for by name, nothing is listed.
+        A slot that is lost is taken for the end of the log: before something is appended it must be read."""
+        with self._lock:
+            many = 1
+            while True:
+                slot = len(self.digests)
+                names = map(slot_name, range(max(slot, 1), slot + many + 1))
+                values = [value for _, value in self._store.get_many("log", names)]
+                if slot:
+                    newest, *values = values
+                    if newest is None or newest[-DIGEST_BYTES:] != self.digests[-1]:
+                        return self.read()
+                for value in values:
+                    if value is None:
+                        return len(self.digests)
+                    self._append(value)
+                if many >= packs.SLOTS:
+                    return self.read()
+                many *= 4
 
     def _listed(self) -> str:
         """The newest slot that is listed behind what was read, after packs were taken in where there are many."""
@@ -247,6 +269,10 @@ class Log(Versions):
             self._condemned = {name for made in standing if isinstance(made, CondemnRecord) for name in made.frames}
             self._dropped = {name for made in standing if isinstance(made, DropRecord) for name in made.dictionaries}
         return record
+
+    def held(self) -> AbstractContextManager[object]:
+        """Inside, other threads wait that want to read or append."""
+        return self._lock
 
     def append(self, make: Callable[[bytes, int], AnyRecord]) -> tuple[int, AnyRecord]:
         """Commit the record `make(previous digest, now in ns)` returns; the slot it won, and the record.

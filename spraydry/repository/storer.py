@@ -77,13 +77,7 @@ class Storer:
 
     def _store(self, batch: Sequence[Named], publish: bool) -> Stored:
         infos, rows = list(self._infos), list(self._rows)
-        for names, encoded in batch:
-            lengths = encoded.header.lengths
-            rows += [
-                Row(name, len(infos), at, length)
-                for name, at, length in zip(names, accumulate(lengths, initial=0), lengths, strict=False)
-            ]
-            infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
+        describe(batch, infos, rows)
         stored = sum(len(encoded.stored) for _, encoded in batch)
         if self._lease is None:
             return Stored(len(batch), stored, False)
@@ -97,13 +91,29 @@ class Storer:
 
     def _publish(self, infos: list[FrameInfo], rows: list[Row]) -> None:
         if rows:
-            run = encode_run(infos, rows)
-            name = digest(run).hex()
-            self._repository.store.put("index", name, run)
-            self._repository.catalog.add_run(name, infos, rows, verified=True)
+            publish(self._repository, infos, rows)
             if self._lease is not None:
                 self._lease.frames([info.name for info in infos])
 
     def close(self) -> None:
         """End its thread, when what is on its way has landed."""
         self._pool.shutdown(wait=True)
+
+
+def describe(batch: Sequence[Named], infos: list[FrameInfo], rows: list[Row]) -> None:
+    """Add what a run says of frames."""
+    for names, encoded in batch:
+        lengths = encoded.header.lengths
+        rows += [
+            Row(name, len(infos), at, length)
+            for name, at, length in zip(names, accumulate(lengths, initial=0), lengths, strict=False)
+        ]
+        infos.append(frame_info(encoded.name, encoded.header, len(encoded.stored)))
+
+
+def publish(repository: Repository, infos: Sequence[FrameInfo], rows: Sequence[Row]) -> None:
+    """Name frames that are stored in an index run, and in the catalog. Belongs into a batch."""
+    run = encode_run(infos, rows)
+    name = digest(run).hex()
+    repository.store.put("index", name, run)
+    repository.catalog.add_run(name, infos, rows, verified=True)

@@ -73,7 +73,7 @@ def _append(repository: Repository, hoard: str, upto: int, entry: Entry) -> None
             entry=entry,
         )
 
-    with repository.batch():
+    with repository.committing():
         repository.log.append(make)
         repository.remember_head()
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from typing import BinaryIO
+from typing import Protocol
 
-from spraydry.actions.ingest.segments import store_stream
+from spraydry.actions.ingest.segments import Sink, store_stream
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import class_of
 from spraydry.format.entry import FILE, Entry
-from spraydry.repository.writer import Writer
 
 
-def store_file(writer: Writer, source: BinaryIO, key: str) -> Entry:
+class Readable(Protocol):
+    """What gives up to so many bytes when it is read, and nothing at its end."""
+
+    def read(self, most: int, /) -> bytes: ...
+
+
+def store_file(writer: Sink, source: Readable, key: str) -> Entry:
     """Store what a binary stream gives until its end, and what is to be committed for it: an entry without a name, of
     now and of who runs this. It is durable when the writer has finished. Memory does not grow with its size."""
     name = key.rpartition("/")[2].encode()

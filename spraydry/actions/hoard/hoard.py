@@ -13,6 +13,7 @@ import spraydry
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.files import store_file
 from spraydry.actions.hoard.history import Event, key_history
+from spraydry.actions.hoard.small import MAX_BYTES, Condemned, SmallFiles
 from spraydry.actions.hoard.transaction import Transaction
 from spraydry.errors import KeyExists, KeyNotFound
 from spraydry.format.entry import Entry
@@ -55,6 +56,7 @@ class Hoard(MutableMapping[str, Any]):
         self._level = level
         self._owns = repository is None
         self.repository = spraydry.open(url, create=create) if repository is None else repository
+        self._small = SmallFiles(self.repository, level)
 
     # -- reading
 
@@ -126,13 +128,20 @@ class Hoard(MutableMapping[str, Any]):
             if new and self._keys_read().find(key) is not None:
                 raise KeyExists(f"{self.name}/{key} is there already")
 
-        self.repository.refresh()
-        check()
-        began_at = self.repository.log.head[0]
-        with _opened(source) as stream, Writer(self.repository, self._level) as writer:
-            entry = store_file(writer, stream, key)
-            writer.finish()
-            commit_changes(self.repository, self.name, {key: entry}, began_at, check=check)
+        with _opened(source) as stream:
+            front = _front(stream)
+            if len(front) <= MAX_BYTES:
+                try:
+                    return Kept(key, self._small.put(self.name, key, front, check))
+                except Condemned:
+                    pass
+            self.repository.refresh()
+            check()
+            began_at = self.repository.log.head[0]
+            with Writer(self.repository, self._level) as writer:
+                entry = store_file(writer, _Following(front, stream), key)
+                writer.finish()
+                commit_changes(self.repository, self.name, {key: entry}, began_at, check=check)
         return Kept(key, entry)
 
     def put_many(self, sources: Iterable[tuple[str, Source]]) -> int:
@@ -191,7 +200,7 @@ class Hoard(MutableMapping[str, Any]):
     # --
 
     def _read(self) -> None:
-        self.repository.log.read()
+        self.repository.log.follow()
 
     def _keys(self) -> Keys:
         """What the hoard holds now."""
@@ -203,8 +212,11 @@ class Hoard(MutableMapping[str, Any]):
         return Keys(self.repository.log.hoards.view(self.name), self.repository.tree)
 
     def close(self) -> None:
-        """Close the repository, if it was opened here."""
+        """Tidy up, and close the repository, if it was opened here."""
+        self._small.finish()
         if self._owns:
+            if not self.repository.read_only:
+                self.repository.store.flush()
             self.repository.close()
 
     def __enter__(self) -> Hoard:
@@ -215,6 +227,28 @@ class Hoard(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<hoard {self.name!r} of {self.repository.url}>"
+
+
+class _Following:
+    """What was read of a stream already, and then the rest."""
+
+    def __init__(self, front: bytes, stream: BinaryIO) -> None:
+        self._front, self._stream = front, stream
+
+    def read(self, most: int) -> bytes:
+        if not self._front:
+            return self._stream.read(most)
+        part, self._front = self._front[:most], self._front[most:]
+        return part
+
+
+def _front(stream: BinaryIO) -> bytes:
+    """The first bytes of a stream: all of them, where it is small."""
+    parts, missing = [], MAX_BYTES + 1
+    while missing and (part := stream.read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
 
 
 def _opened(source: Source) -> AbstractContextManager[BinaryIO]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from spraydry.format.chunker import HOLE_BLOCK_BYTES, Chunker, zero_blocks
 from spraydry.format.classes import TREE
 from spraydry.format.digest import Buffer, digest, hasher
 from spraydry.format.entry import Content, Runs
 from spraydry.format.manifest import ManifestBuilder
-from spraydry.repository.writer import Writer
 
 WINDOW_BYTES = 4 << 20
 ZERO_WINDOW = bytes(WINDOW_BYTES)
@@ -100,9 +100,13 @@ class ContentBuilder:
         return Runs(file_digest(), self._manifest.finish(), self._filled)
 
 
-def store_stream(
-    writer: Writer, read: Callable[[int], bytes], chunker: Chunker, frame_class: str
-) -> tuple[int, Content]:
+class Sink(Protocol):
+    """What takes chunks, as a Writer does."""
+
+    def add(self, name: bytes, plain: Buffer, frame_class: str, *, part: bool = False) -> None: ...
+
+
+def store_stream(writer: Sink, read: Callable[[int], bytes], chunker: Chunker, frame_class: str) -> tuple[int, Content]:
     """Cut and store what `read(most bytes)` gives until it gives nothing; the length and the content that names it."""
 
     def window() -> bytes:

@@ -93,7 +93,7 @@ class Records:
             return record
 
         try:
-            with self._repository.batch():
+            with self._repository.committing():
                 log.append(make)
                 self._repository.remember_head()
         except _Taken:
