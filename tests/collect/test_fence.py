@@ -68,17 +68,17 @@ def before_the_commit(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], number: int = 0
 ) -> Iterator[None]:
     """`act` is done once, when all is stored, and before the record (of several: that number) is appended."""
-    batch, seen = repository.batch, []
+    committing, seen = repository.committing, []
 
     def late() -> object:
         if sys._getframe(1).f_code.co_name in _COMMITTING:
             seen.append(number)
             if len(seen) == number + 1:
                 act()
-        return batch()
+        return committing()
 
     with monkeypatch.context() as patched:
-        patched.setattr(repository, "batch", late)
+        patched.setattr(repository, "committing", late)
         yield
     assert len(seen) > number
 
