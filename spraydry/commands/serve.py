@@ -13,8 +13,13 @@ def serve(
     tokens: str = "",
     anyone: str = "",
     read_only: bool = False,
+    certificate: str = "",
+    key: str = "",
     rate: float = 0.0,
     max_body: str = "",
+    quota: str = "",
+    connections: int = 10_000,
+    access_log: str = "",
 ) -> None:
     """Serve repositories over HTTP, until SIGTERM or Ctrl-C.
 
@@ -26,6 +31,7 @@ def serve(
         spraydry serve
         spraydry serve --listen :8080 photos=/srv/photos.sqlite models=s3://b/models
         spraydry serve --listen 0.0.0.0:9876 --tokens tokens.json
+        spraydry serve --listen :443 --certificate c.pem --key k.pem --tokens t.json
         spraydry serve --listen 0.0.0.0:9876 --anyone read,list
 
     Parameters
@@ -40,10 +46,20 @@ def serve(
         The rights of whoever has no token, of list, read, add, overwrite, delete.
     read_only
         Take no uploads.
+    certificate
+        A file with the certificate (PEM, with those between): then it is https.
+    key
+        The file with its key.
     rate
         The most requests a second from one token, or from one address without (default: any number).
     max_body
         The most bytes that one request may bring, such as 10G.
+    quota
+        The most bytes the repositories may hold, such as 500G; then nothing more is taken.
+    connections
+        The most connections at a time (default 10000).
+    access_log
+        A file for a JSON line about each request; - for standard output.
     """
     from pathlib import Path
 
@@ -60,15 +76,21 @@ def serve(
         name, _, url = one.partition("=")
         if not (name and url):
             raise UsageError(f"{one!r} does not say what to serve: write NAME=URL")
+        serving.check_name(name, [other for other, _ in named])
         named.append((name, url))
-    if rate < 0:
-        raise UsageError("--rate is a number of requests a second")
+    if rate < 0 or connections < 1:
+        raise UsageError("--rate is a number of requests a second, --connections how many there may be")
     settings = serving.Settings(
         listen=tuple(listen or ["127.0.0.1:9876"]),
         read_only=read_only,
         tokens=Path(tokens) if tokens else None,
         anyone=parse_rights(anyone) if anyone else None,
+        certificate=Path(certificate) if certificate else None,
+        key=Path(key) if key else None,
         limits=Limits(parse_bytes(max_body) if max_body else Limits.body_bytes, rate),
+        quota_bytes=parse_bytes(quota) if quota else None,
+        connections=connections,
+        access_log=access_log,
     )
 
     def ready(address: str) -> None:

@@ -22,6 +22,7 @@ class FrameCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
+        self.found = self.added = 0  # chunks that were here, frames that came: near enough, no lock for a number
         self._lock = threading.Lock()
         self._frames: OrderedDict[bytes, tuple[Buffer, Sequence[bytes], int]] = OrderedDict()
         # No view for each: of a frame there may be thousands, and few are asked for.
@@ -35,6 +36,7 @@ class FrameCache:
         if found is None:
             return self._verify(name) if name in self._claimed else None
         plain, offset, length, frame = found
+        self.found += 1
         try:
             self._frames.move_to_end(frame)  # atomic under the GIL
         except KeyError:
@@ -62,6 +64,7 @@ class FrameCache:
         frame had, and each chunk is compared with its own when it is first asked for.
         """
         held = len(plain) + self._PER_CHUNK_BYTES * len(chunks)
+        self.added += 1
         with self._lock:
             if frame in self._frames or held > self.limit_bytes:
                 return

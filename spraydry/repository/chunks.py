@@ -41,6 +41,11 @@ class Chunks(Indexed):
         self._loading: dict[bytes, threading.Event] = {}  # frames that a thread is reading now
         self.beside: Beside | None = None
 
+    @property
+    def cache_counts(self) -> tuple[int, int]:
+        """How many chunks were found in memory, and how many frames were decoded for others."""
+        return self._frames.found, self._frames.added
+
     def peek_chunk(self, name: bytes) -> memoryview | None:
         """A chunk that is in memory, verified; None if it is not. Never blocks."""
         return self._frames.get(name)

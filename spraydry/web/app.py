@@ -18,9 +18,11 @@ from spraydry.web.failures import failed, refused, told
 from spraydry.web.served import Served
 
 
-def application(served: Sequence[Served]) -> ASGIApp:
-    """What `Guard` stands in front of: one repository at `/`, several each below its name."""
-    routes: list[BaseRoute] = [Route("/healthz", health)]
+def application(served: Sequence[Served], others: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """What `Guard` stands in front of: one repository at `/`, several each below its name; before
+    them `others`, which belong to the server.
+    """
+    routes: list[BaseRoute] = [Route("/healthz", health), *others]
     for one in served:
         routes += [_Below(one.prefix, routes=parts(one))] if one.prefix else parts(one)
     return Starlette(routes=routes, exception_handlers={SprayDryError: told, HTTPException: refused, Exception: failed})

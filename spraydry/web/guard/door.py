@@ -45,6 +45,11 @@ class Door:
         """`address`, signed; as it is where the server has no tokens, and so no key."""
         return address if self._tokens is None else links.sign(self._tokens.key, address, expires, by)
 
+    def quota_bytes(self, name: str) -> int | None:
+        """How much may be uploaded with the token of that name; None for any amount."""
+        token = self._tokens.named(name) if self._tokens is not None and name else None
+        return None if token is None else token.quota_bytes
+
     def repository(self, path: str) -> str:
         """The name of the repository to which a path belongs, whether there is one or not."""
         return "" if self._single else path.split("/", 2)[1] if path.startswith("/") else path

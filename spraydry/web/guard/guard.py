@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
@@ -15,6 +16,7 @@ from spraydry.web.failures import answer_to
 from spraydry.web.grant import NOTHING, Grant, Refused
 from spraydry.web.guard.door import Door
 from spraydry.web.guard.limits import Body, Limits, Rates, too_large
+from spraydry.web.guard.quotas import Counted, Quotas, Upload
 
 OPEN = ("/healthz",)  # what whoever asks is told
 _BODILESS = ("GET", "HEAD", "OPTIONS")
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 class Exchange:
     """One request and its answer, as far as they have come; what `Guard` tells when it is over."""
 
-    __slots__ = ("_send", "began", "bytes", "grant", "scope", "status")
+    __slots__ = ("_send", "began", "bytes", "grant", "scope", "status", "upload")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.scope = scope
@@ -34,6 +36,7 @@ class Exchange:
         self.began = time.perf_counter()
         self.status = 0
         self.bytes = 0
+        self.upload: Upload | None = None
         self._send = send
 
     async def send(self, message: Message) -> None:
@@ -54,12 +57,18 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, door: Door, limits: Limits, heard: tuple[Callable[[Exchange], None], ...] = ()
+        self,
+        app: ASGIApp,
+        door: Door,
+        limits: Limits,
+        quotas: Quotas,
+        heard: Sequence[Callable[[Exchange], None]] = (),
     ) -> None:
         self._app = app
         self._door = door
         self._limits = limits
         self._rates = Rates(limits.rate_s) if limits.rate_s else None
+        self._quotas = quotas
         self._heard = heard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,6 +89,10 @@ class Guard:
                 exchange.status = 500
             raise
         finally:
+            if exchange.upload is not None:
+                exchange.upload.end(200 <= exchange.status < 300)
+            if scope["method"] == "HEAD":
+                exchange.bytes = 0
             for hear in self._heard:
                 hear(exchange)
 
@@ -92,11 +105,16 @@ class Guard:
         scope["spraydry.door"] = self._door
         try:
             exchange.grant = self._admit(scope, headers)
-            told = headers.get(b"content-length")
-            if told is not None and (not told.isdigit() or int(told) > self._limits.body_bytes):
+            declared = headers.get(b"content-length", b"0")
+            if not declared.isdigit() or int(declared) > self._limits.body_bytes:
                 raise too_large(self._limits.body_bytes)
             if scope["method"] not in _BODILESS:
-                receive = Body(receive, self._limits.body_bytes).receive
+                name = exchange.grant.name
+                upload = self._quotas.watch(name, self._door.quota_bytes(name), int(declared))
+                if upload is not None:
+                    exchange.upload = upload
+                    exchange.grant = Counted(**vars(exchange.grant), upload=upload)
+                receive = Body(receive, self._limits.body_bytes, None if upload is None else upload.grow).receive
         except SprayDryError as error:
             await answer_to(error)(scope, receive, exchange.send)
             return
@@ -125,3 +143,8 @@ class Guard:
 def address_of(scope: Scope) -> str:
     """The address of whoever sent a request, without its port; empty over a unix socket."""
     return scope["client"][0] if scope["client"] else ""
+
+
+def is_local(address: str) -> bool:
+    """Whether an address as `address_of` gives it is of this machine."""
+    return not address or ipaddress.ip_address(address.partition("%")[0]).is_loopback

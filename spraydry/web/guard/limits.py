@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -46,8 +47,10 @@ class Limits:
 class Body:
     """The body of one request as its handler receives it: not more than `limit_bytes`, not slower than a pace."""
 
-    def __init__(self, receive: Receive, limit_bytes: int) -> None:
+    def __init__(self, receive: Receive, limit_bytes: int, grow: Callable[[int], None] | None) -> None:
+        """`grow` hears how much came in all, whenever more did."""
         self.bytes = 0
+        self._grow = grow
         self._receive = receive
         self._limit_bytes = limit_bytes
         self._waited_s = 0.0
@@ -63,6 +66,8 @@ class Body:
         self.bytes += len(message.get("body", b""))
         if self.bytes > self._limit_bytes:
             raise too_large(self._limit_bytes)
+        if self._grow is not None:
+            self._grow(self.bytes)
         if self._waited_s > BODY_WAIT_S and self.bytes < (self._waited_s - BODY_WAIT_S) * _PACE_BYTES_S:
             raise TooSlow(f"the body comes too slowly: {self.bytes} bytes in {self._waited_s:.0f} s")
         return message
