@@ -21,6 +21,7 @@ from spraydry.stores.base import open_store
 from spraydry.stores.over.cache import Cache
 from spraydry.stores.over.member import Member
 from spraydry.stores.over.spread import Spread
+from spraydry.stores.remote.tokens import withheld
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def _check_moved(repository: Repository, entry: StoreEntry) -> None:
     if entry.id == repository.config.store.hex() and entry.url == absolute(repository.url):
         return
     try:
-        store = open_store(entry.url, read_only=True)
+        with withheld():
+            store = open_store(entry.url, read_only=True)
         try:
             config = read_config(store, False)
         finally:

@@ -17,10 +17,12 @@ from spraydry.stores.over.placement import Copies
 from spraydry.stores.over.retry import Retry
 from spraydry.stores.over.spread import Spread
 from spraydry.stores.over.throttle import Throttle
+from spraydry.stores.remote.tokens import withheld
 
 _EVERYWHERE = 255  # copies of what each store needs to be read alone
 
 
+@withheld()
 def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> Opened:
     """All stores that `text`, the list which `bare` has, names. Raises CorruptData, UsageError, StoreError."""
     known = {config.store.hex(): bare}

@@ -9,6 +9,7 @@ from spraydry.format.digest import DIGEST_BYTES, digest
 from spraydry.repository.opening import open_at
 from spraydry.stores.base import Store
 from spraydry.stores.over.lazy import Lazy
+from spraydry.stores.remote.tokens import withheld
 
 ORIGIN = "origin"  # the name in the namespace `config`
 
@@ -47,7 +48,8 @@ def over(store: Store, origin: Origin, read_only: bool) -> Lazy:
     """A clone's store, with what it lacks from the origin."""
 
     def open_origin() -> Store:
-        opened = open_at(origin.url, read_only=True)
+        with withheld():
+            opened = open_at(origin.url, read_only=True)
         if opened.config.repository != origin.repository:
             opened.store.close()
             raise StoreUnavailable("there is another repository there now")

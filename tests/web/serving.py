@@ -38,13 +38,17 @@ class Running:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, listen: str = "127.0.0.1:0", **environment: str) -> Iterator[Running]:
-    """`spraydry serve ARGUMENTS`, from when it answers to the end of the block; its log is in `folder`."""
+def serving(
+    folder: Path, *arguments: str, listen: str = "127.0.0.1:0", module: str | None = None, **environment: str
+) -> Iterator[Running]:
+    """`spraydry serve ARGUMENTS`, from when it answers to the end of the block; its log is in `folder`. With `module`
+    that is run in the place of spraydry."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "serve.log"
+    program = ["-m", module] if module else ["-c", "from spraydry.cli import main; main()"]
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from spraydry.cli import main; main()", "serve", "--listen", listen, *arguments],
+            [sys.executable, *program, "serve", "--listen", listen, *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -18,7 +18,7 @@ from spraydry.errors import (
     StoreNotFound,
     StoreUnavailable,
 )
-from spraydry.stores.remote.tokens import VARIABLE, token_for, tokens_path
+from spraydry.stores.remote.tokens import token_for, where_to_put
 from spraydry.stores.remote.wire import ROOT, Failure, Greeting, decode, encode, error_of, greeting_of
 from spraydry.stores.shared.exchange import Answer, Exchange, TooLong, read_body
 from spraydry.stores.shared.web import Part, WebServer
@@ -54,6 +54,7 @@ class Server:
         assert parts.hostname is not None
         token = token_for(parts.scheme, parts.hostname, parts.port)
         self._has_token = token is not None
+        self._no_token = where_to_put()
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         connect_s, greeting_s = (None, None) if alone else (_CONNECT_S, _GREETING_S)
         self._greeter = Exchange(url, headers, connect_s=greeting_s, answer_s=greeting_s)
@@ -150,9 +151,7 @@ class Server:
         if status == 401:
             if self._has_token:
                 return StoreError(f"{self.url}: the server does not know this token, or not any more")
-            return StoreError(
-                f"{self.url} wants a token: put it into ${VARIABLE}, or HOST:PORT TOKEN into {tokens_path()}"
-            )
+            return StoreError(f"{self.url} wants a token: {self._no_token}")
         if 300 <= status < 400:
             return StoreError(
                 f"{self.url}: the server says it is elsewhere (status {status}): give the address of that"

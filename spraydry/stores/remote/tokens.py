@@ -49,6 +49,14 @@ def token_for(scheme: str, host: str, port: int | None) -> str | None:
     return found
 
 
+def where_to_put() -> str:
+    """For messages: where a token is taken from."""
+    line = f"a line HOST:PORT TOKEN in {tokens_path()}"
+    if _withheld.get():
+        return f"{line} (${VARIABLE} is not sent where a repository, not its user, says to)"
+    return f"${VARIABLE}, or {line}"
+
+
 def _from_file(path: str, scheme: str) -> dict[tuple[str, int], str]:
     try:
         with open(path, encoding="ascii") as file:
