@@ -88,10 +88,8 @@ class Hoards:
             found.view = View(None, slot, {})
         changes = found.view.changes
         for key, entry in record.changes:
-            if entry is None and found.view.base is None:
-                changes.pop(name_of(key), None)
-            else:
-                changes[name_of(key)] = Change(entry, slot)
+            # Also what was deleted: a checkpoint of an earlier slot, committed later, may still have it.
+            changes[name_of(key)] = Change(entry, slot)
         return found.puts
 
 

@@ -21,6 +21,8 @@ def merge_runs(repository: Repository, many: int = _MANY) -> int:
     Only those the catalog has taken in: the merged run counts as taken. What cannot be merged now, because another
     process is doing it, a run is damaged or there is no room, is left to the next time.
     """
+    if repository.store.traits.merges_runs:
+        return 0
     taken = repository.catalog.runs()
     small = sorted(
         (stored.size, stored.name)

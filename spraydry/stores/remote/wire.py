@@ -35,7 +35,8 @@ T = TypeVar("T")
 class Greeting(msgspec.Struct, frozen=True, kw_only=True):
     """What `GET /v1/` answers. `repository` is its id in hex; `concurrency` says how many requests at a time are worth
     having, `batch_bytes` how long the body of a request with many values may be, `body_bytes` one value, `batch_names`
-    how many names one request may have. `complete`: every store behind it answers, so listings lack nothing."""
+    how many names one request may have. `complete`: every store behind it answers, so listings lack nothing. After each
+    commit the server merges index runs and flushes its store: clients do neither (`Traits.merges_runs`)."""
 
     spraydry: int
     repository: str
