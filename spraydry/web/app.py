@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from spraydry.errors import SprayDryError
-from spraydry.web import files, keyvalue, pages
+from spraydry.web import files, hoards, keyvalue, pages
 from spraydry.web.failures import failed, refused, told
 from spraydry.web.served import Served
 
@@ -32,6 +32,7 @@ def parts(served: Served) -> list[BaseRoute]:
     """All routes of one repository; the first that matches is taken, so files by path come last."""
     return [
         *keyvalue.routes(served),
+        *hoards.routes(served),
         *pages.routes(served),
         *files.routes(served),
     ]

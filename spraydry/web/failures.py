@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from spraydry.errors import (
+    Conflict,
+    KeyExists,
     NotFound,
     SlotTaken,
     SprayDryError,
@@ -33,6 +35,8 @@ _STATUS: tuple[tuple[type[SprayDryError], int], ...] = (
     (UsageError, 400),
     (UploadRefused, 422),
     (VersionExists, 409),
+    (KeyExists, 412),
+    (Conflict, 409),
     (SlotTaken, 409),
     (StoreReadOnly, 405),
     (TooSlow, 408),

@@ -30,6 +30,7 @@ class Served:
     name: str = ""
     read_only: bool = False
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(_THREADS))
+    ending: trio.Event = field(default_factory=trio.Event)  # set when the server was told to end
     _refreshed: float = -_FRESH_S
 
     @property

@@ -142,10 +142,12 @@ async def _run(
                     listeners = [_listener(one, secure) for one in listening]
                     accept = partial(trio.serve_listeners, partial(_connected, line, room), listeners)
                     accepting.start_soon(partial(accept, handler_nursery=running))
-                    for one in listening:
-                        ready(one.url)
+                    for place in listening:
+                        ready(place.url)
                     async for _ in signals:
                         break
+                    for one in served:
+                        one.ending.set()
                     accepting.cancel_scope.cancel()
                 await line.context.terminated.set()
                 for connection in tuple(connections):

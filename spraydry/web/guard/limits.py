@@ -54,15 +54,19 @@ class Body:
         self._receive = receive
         self._limit_bytes = limit_bytes
         self._waited_s = 0.0
+        self._ended = False
 
     async def receive(self) -> Message:
-        """The next message. Raises BodyTooLarge, TooSlow."""
+        """The next message. Raises BodyTooLarge, TooSlow; not behind the end, where handlers wait for a hang-up."""
+        if self._ended:
+            return await self._receive()
         began = trio.current_time()
         with trio.move_on_after(BODY_WAIT_S) as scope:
             message = await self._receive()
         self._waited_s += trio.current_time() - began
         if scope.cancelled_caught:
             raise TooSlow(f"no more of the body came for {BODY_WAIT_S:.0f} s")
+        self._ended = not message.get("more_body", False)
         self.bytes += len(message.get("body", b""))
         if self.bytes > self._limit_bytes:
             raise too_large(self._limit_bytes)

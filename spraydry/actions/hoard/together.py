@@ -1,0 +1,106 @@
+"""Changes to one hoard that several asked for at about the same time: one record for all, and each has its own end."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from spraydry.actions.hoard.commit import commit_changes
+from spraydry.actions.hoard.files import store_file
+from spraydry.errors import SprayDryError, StoreUnavailable
+from spraydry.format.entry import Entry
+from spraydry.format.keys import name_of
+from spraydry.repository.hoards import Change
+from spraydry.repository.keys import Keys
+from spraydry.repository.repository import Repository
+from spraydry.repository.writer import Writer
+
+_TRIES = 50
+
+
+@dataclass
+class Asked:
+    """That `key` is to name `plain` bytes, or an `entry` which was stored before (when its first chunk was taken for
+    known, `began_at` was the newest slot), or with neither nothing any more.
+
+    `check` gets what the key names just before and may raise a SprayDryError, which is then `error`, to refuse. It may
+    be called several times, and from any thread.
+    """
+
+    key: str
+    plain: bytes | None = None
+    entry: Entry | None = None
+    began_at: int | None = None
+    check: Callable[[Entry | None], None] = lambda _: None
+    error: SprayDryError | None = None
+
+
+def change_together(repository: Repository, hoard: str, asked: Sequence[Asked]) -> None:
+    """Commit all that are not refused, as if they came one after another in this order: of several for one key the last
+    one counts. Not to be called in a batch. Raises UsageError for what can be no key, StoreError: then none was made.
+    """
+    names = {one.key: name_of(one.key) for one in asked}
+    log = repository.log
+    log.read()  # nobody is refused for what is not so any more
+    began_at = min([log.head[0], *(one.began_at for one in asked if one.began_at is not None)])
+    with ExitStack() as stack:
+        if any(one.plain is not None for one in asked):
+            writer = stack.enter_context(Writer(repository))
+            for one in asked:
+                if one.plain is not None:
+                    one.entry = store_file(writer, io.BytesIO(one.plain), one.key)
+            writer.finish()
+        for _ in range(_TRIES):
+            seen = _State(repository, hoard, names)
+            changes = seen.after(asked)
+            if not changes:
+                return
+            try:
+                commit_changes(repository, hoard, changes, began_at, check=seen.check)
+            except _Overtaken:
+                continue
+            return
+    raise StoreUnavailable(f"others changed the same keys of {hoard!r} {_TRIES} times meanwhile; try again")
+
+
+class _State:
+    """What some keys name at a time."""
+
+    def __init__(self, repository: Repository, hoard: str, names: dict[str, bytes]) -> None:
+        self._repository = repository
+        self._hoard = hoard
+        self._names = names
+        self._found = self._look()
+
+    def after(self, asked: Sequence[Asked]) -> dict[str, Entry | None]:
+        """What the keys are to name then; who is refused gets an error."""
+        keys = Keys(self._repository.log.hoards.view(self._hoard), self._repository.tree)
+        now: dict[str, Entry | None] = {}
+        before: dict[str, Entry | None] = {}
+        for one in asked:
+            if one.key not in before:
+                before[one.key] = keys.find(one.key)
+            try:
+                one.check(now.get(one.key, before[one.key]))
+            except SprayDryError as error:
+                one.error = error
+            else:
+                one.error = None
+                now[one.key] = one.entry
+        return {key: entry for key, entry in now.items() if entry is not None or before[key] is not None}
+
+    def check(self) -> None:
+        """Raises _Overtaken where one of them was changed since."""
+        base, changes = self._look()
+        if base is not self._found[0] or any(a is not b for a, b in zip(changes, self._found[1], strict=True)):
+            raise _Overtaken
+
+    def _look(self) -> tuple[object, list[Change | None]]:
+        view = self._repository.log.hoards.view(self._hoard)
+        return view.base, [view.changes.get(name) for name in self._names.values()]
+
+
+class _Overtaken(Exception):
+    pass

@@ -1,0 +1,120 @@
+"""Bodies that become files: small ones in memory, others stored while they come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import BinaryIO, TypeVar, cast
+
+import trio
+from starlette.requests import Request
+
+from spraydry.actions.hoard import store_file
+from spraydry.format.entry import Entry
+from spraydry.repository.repository import Repository
+from spraydry.repository.writer import Writer
+from spraydry.web.bodies import Room, declared, parts_of
+from spraydry.web.served import Served
+
+T = TypeVar("T")
+
+SMALL_BYTES = 1 << 20
+_LARGE_AT_ONCE = 8  # each takes about 20 MiB and a thread
+_MOST_BYTES = 1 << 62  # how much one request may bring the guard says
+
+
+class Upload:
+    """The body of one request: all of it (`plain`), or the front of it and the rest to come."""
+
+    def __init__(self, held: bytearray, rest: AsyncGenerator[bytes] | None) -> None:
+        self._held = held
+        self._rest = rest
+
+    @property
+    def plain(self) -> bytes | None:
+        """All of it where it is small."""
+        return bytes(self._held) if self._rest is None else None
+
+    async def _take(self, size: int) -> bytes:
+        while self._rest is not None and len(self._held) < size:
+            part = await anext(self._rest, None)
+            if part is None:
+                self._rest = None
+            else:
+                self._held += part
+        taken = bytes(memoryview(self._held)[:size])
+        del self._held[:size]
+        return taken
+
+    def stream(self) -> BinaryIO:
+        """All of it, to be read in a thread of `Uploads.call`."""
+        return cast("BinaryIO", _Pulled(self))
+
+
+class _Pulled:
+    """Read in a thread, filled by the task that waits for the thread."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+
+    def read(self, size: int) -> bytes:
+        return trio.from_thread.run(self._upload._take, size)
+
+
+class Uploads:
+    """For one repository, in the server's one trio thread: bounds the memory and threads that bodies take."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._room = Room()
+        self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
+
+    @asynccontextmanager
+    async def room(self, request: Request, most: int) -> AsyncIterator[None]:
+        """Inside, there is memory for a body of at most so many bytes. Raises TooLarge, StoreUnavailable."""
+        async with self._room.for_bytes(declared(request, most)):
+            yield
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[Upload]:
+        """The body of a request. Raises UsageError where the client hangs up, StoreUnavailable, TooLarge."""
+        async with (
+            self._room.for_bytes(min(declared(request, _MOST_BYTES), SMALL_BYTES)),
+            aclosing(cast("AsyncGenerator[bytes]", parts_of(request, _MOST_BYTES))) as parts,
+        ):
+            held = bytearray()
+            async for part in parts:
+                held += part
+                if len(held) > SMALL_BYTES:
+                    yield Upload(held, parts)
+                    return
+            yield Upload(held, None)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """What a function returns that may read a body, in a thread that is none of those for everybody."""
+        return await trio.to_thread.run_sync(function, limiter=self._large)
+
+    @asynccontextmanager
+    async def stored(self, upload: Upload, key: str) -> AsyncIterator[tuple[Entry, int]]:
+        """What is to be committed for a body, for a key, and the newest slot when storing began; until the end of the
+        block it is kept from collection."""
+        repository = self._served.repository
+        writer, entry, began_at = await self.call(partial(_store, repository, upload.stream(), key))
+        try:
+            yield entry, began_at
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._served.call(writer.close)
+
+
+def _store(repository: Repository, source: BinaryIO, key: str) -> tuple[Writer, Entry, int]:
+    began_at = repository.log.head[0]
+    writer = Writer(repository)
+    try:
+        entry = store_file(writer, source, key)
+        writer.finish()
+    except BaseException:
+        writer.close()
+        raise
+    return writer, entry, began_at

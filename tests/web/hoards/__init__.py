@@ -1,0 +1,1 @@
+"""Hoards over real connections."""
