@@ -14,7 +14,7 @@ from spraydry.format.entry import Entry
 from spraydry.web.failures import failure
 from spraydry.web.files import respond_file
 from spraydry.web.grant import Grant, grant_of
-from spraydry.web.hoards.part import Part, answer, etag_of, file_of, hoard_of, key_of
+from spraydry.web.hoards.part import Part, answer, etag_of, file_of, hoard_of, key_of, require_put
 from spraydry.web.hoards.transactions import Transactions
 
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
@@ -68,8 +68,8 @@ class _Change:
         """Raises Refused where whoever asks may not do it, whatever is there."""
         if self.deletes:
             self.grant.require("delete", hoard=self.hoard)
-        elif not self.grant.allows("add", hoard=self.hoard):
-            self.grant.require("overwrite", hoard=self.hoard)
+        else:
+            require_put(self.grant, self.hoard)
 
 
 class OneKey:

@@ -15,7 +15,7 @@ from spraydry.repository.keys import Kept
 from spraydry.stores.remote import hoards as wire
 from spraydry.web.bodies import body_of, message_of
 from spraydry.web.grant import grant_of
-from spraydry.web.hoards.part import Part, answer, file_of, hoard_of, key_of, number_of
+from spraydry.web.hoards.part import Part, answer, file_of, hoard_of, key_of, number_of, require_put
 from spraydry.web.hoards.transactions import Transactions
 
 _MOST_EVENTS = 100_000
@@ -62,7 +62,7 @@ class Lists:
         grant = grant_of(request)
         if not grant.allows("list", hoard=hoard):
             grant.require("read", hoard=hoard)
-        asked = (await message_of(request, wire.Keys)).keys
+        asked = (await message_of(request, wire.Keys, self._part.uploads.room)).keys
         if len(asked) > wire.MOST_KEYS:
             raise UsageError(f"one question is about at most {wire.MOST_KEYS} keys")
         for key in asked:
@@ -103,11 +103,11 @@ class Lists:
         hoard = hoard_of(request)
         grant = grant_of(request)
         self._part.check_writable()
-        if not grant.allows("add", hoard=hoard):
-            grant.require("overwrite", hoard=hoard)
-        async with self._part.uploads.room(request, wire.BATCH_BYTES):
+        require_put(grant, hoard)
+        room = self._part.uploads.room
+        with room.body() as held:
             try:
-                files = wire.decode_files(await body_of(request, wire.BATCH_BYTES))
+                files = wire.decode_files(await body_of(request, wire.BATCH_BYTES, room, held))
             except CorruptData as error:
                 raise UsageError(str(error)) from None
             if len(files) > wire.BATCH_KEYS:

@@ -13,6 +13,7 @@ from spraydry.format.keys import name_of
 from spraydry.format.version import check_new_name
 from spraydry.repository.keys import Kept, Keys
 from spraydry.stores.remote import hoards as wire
+from spraydry.web.grant import Grant
 from spraydry.web.hoards.group import Groups
 from spraydry.web.hoards.uploads import Uploads
 from spraydry.web.served import Served
@@ -86,6 +87,12 @@ def key_of(request: Request) -> str:
     key: str = request.path_params["key"]
     name_of(key)
     return key
+
+
+def require_put(grant: Grant, hoard: str) -> None:
+    """Raises Refused unless keys may be added or overwritten, OverQuota. From here on what the request brings counts:
+    threads may ask the same grant after this."""
+    grant.require("add" if grant.allows("add", hoard=hoard) else "overwrite", hoard=hoard)
 
 
 def wants_newest(request: Request) -> bool:

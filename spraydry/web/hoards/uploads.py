@@ -8,13 +8,14 @@ from functools import partial
 from typing import BinaryIO, TypeVar, cast
 
 import trio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from spraydry.actions.hoard import store_file
+from spraydry.errors import StoreUnavailable, UsageError
 from spraydry.format.entry import Entry
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
-from spraydry.web.bodies import Room, declared, parts_of
+from spraydry.web.bodies import Room, check_declared
 from spraydry.web.served import Served
 
 T = TypeVar("T")
@@ -67,29 +68,30 @@ class Uploads:
 
     def __init__(self, served: Served) -> None:
         self._served = served
-        self._room = Room()
+        self.room = Room()
         self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
 
     @asynccontextmanager
-    async def room(self, request: Request, most: int) -> AsyncIterator[None]:
-        """Inside, there is memory for a body of at most so many bytes. Raises TooLarge, StoreUnavailable."""
-        async with self._room.for_bytes(declared(request, most)):
-            yield
-
-    @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[Upload]:
-        """The body of a request. Raises UsageError where the client hangs up, StoreUnavailable, TooLarge."""
-        async with (
-            self._room.for_bytes(min(declared(request, _MOST_BYTES), SMALL_BYTES)),
-            aclosing(cast("AsyncGenerator[bytes]", parts_of(request, _MOST_BYTES))) as parts,
-        ):
-            held = bytearray()
-            async for part in parts:
-                held += part
-                if len(held) > SMALL_BYTES:
-                    yield Upload(held, parts)
-                    return
-            yield Upload(held, None)
+        """The body of a request. Raises UsageError where the client hangs up, StoreUnavailable where too much comes at
+        once, TooLarge."""
+        check_declared(request, _MOST_BYTES)
+        with self.room.body() as mine:
+            async with aclosing(_parts(request)) as parts:
+                held = bytearray()
+                while len(held) <= SMALL_BYTES:
+                    with trio.CancelScope() as mine.receiving:
+                        part = await anext(parts, None)
+                    if mine.receiving.cancelled_caught:
+                        raise StoreUnavailable("more is being sent to this server than it can hold; try again")
+                    if part is None:
+                        mine.receiving = None
+                        yield Upload(held, None)
+                        return
+                    self.room.add(mine, len(part))
+                    held += part
+                mine.receiving = None  # what is stored while it comes takes no more
+                yield Upload(held, parts)
 
     async def call(self, function: Callable[[], T]) -> T:
         """What a function returns that may read a body, in a thread that is none of those for everybody."""
@@ -106,6 +108,15 @@ class Uploads:
         finally:
             with trio.CancelScope(shield=True):
                 await self._served.call(writer.close)
+
+
+async def _parts(request: Request) -> AsyncGenerator[bytes]:
+    try:
+        async for part in request.stream():
+            if part:
+                yield part
+    except ClientDisconnect:
+        raise UsageError("the client hung up before all of the body was there") from None
 
 
 def _store(repository: Repository, source: BinaryIO, key: str) -> tuple[Writer, Entry, int]:
