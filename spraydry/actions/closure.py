@@ -1,17 +1,20 @@
-"""Everything a version needs: the chunks reachable from its root entry and links list."""
+"""Everything a version or a hoard needs: the chunks reachable from its entries and links list."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
+from spraydry.errors import CorruptData
 from spraydry.format.digest import digest
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.manifest import Manifest
 from spraydry.format.tree import Child, Page, Tree
 from spraydry.parallel import ordered_map
+from spraydry.repository.hoards import View
 from spraydry.repository.repository import Repository
 
 # Gives those of some keys that it was not asked before. One stands for a page of a tree, or a manifest, and all that is
@@ -19,6 +22,7 @@ from spraydry.repository.repository import Repository
 Unseen = Callable[[Sequence[bytes]], set[bytes]]
 
 _TOGETHER = 64
+_FILES_TOGETHER = 1000
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -46,6 +50,36 @@ def chunks_of(
             yield claim.name
             waiting += [_Claim(claim.tree, item) for item in page.items if isinstance(item, Child)]
             yield from _needed(repository, [item for item in page.items if isinstance(item, Entry)], waiting, unseen)
+
+
+def chunks_of_hoard(repository: Repository, view: View, unseen: Unseen | None = None) -> Iterator[bytes]:
+    """The names of all chunks a hoard needs: the pages of its checkpoint, and what the files need that its keys name
+    now, not what was overwritten or deleted since. Raises as `chunks_of`."""
+    changes = dict(view.changes)
+    waiting: list[_Claim] = []
+    if view.base is not None and isinstance(view.base.content, Subtree):
+        waiting.append(_Claim(repository.tree(view.base.content), None))
+    while waiting:
+        # These pages are not asked for in `unseen`: what is passed over below them here, others may need.
+        part = waiting[-_TOGETHER:]
+        del waiting[-_TOGETHER:]
+        for claim, page in zip(part, _pages(repository, part), strict=True):
+            yield claim.name
+            waiting += [_Claim(claim.tree, item) for item in page.items if isinstance(item, Child)]
+            files = (item for item in page.items if isinstance(item, Entry) and item.name not in changes)
+            yield from chunks_of_files(repository, files, unseen)
+    named = (change.entry for change in changes.values() if change.entry is not None)
+    yield from chunks_of_files(repository, named, unseen)
+
+
+def chunks_of_files(repository: Repository, entries: Iterable[Entry], unseen: Unseen | None = None) -> Iterator[bytes]:
+    """The names of all chunks that files need, as `chunks_of`. Raises CorruptData for what is no file."""
+    left = iter(entries)
+    while part := list(islice(left, _FILES_TOGETHER)):
+        folders: list[_Claim] = []
+        yield from _needed(repository, part, folders, unseen)
+        if folders:
+            raise CorruptData("a hoard has a directory where a file should be")
 
 
 class _Claim(NamedTuple):

@@ -1,17 +1,18 @@
-"""What versions and paths take up: their own bytes, what is stored of them, and what removing them would free."""
+"""What versions, paths and hoards take up: their own bytes, what is stored of them, what removing them would free."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from spraydry.actions.closure import chunks_of
+from spraydry.actions.closure import chunks_of, chunks_of_hoard
 from spraydry.actions.collect import mark_versions
-from spraydry.actions.collect.marking import kept_removed, mark_removed
+from spraydry.actions.collect.marking import kept_removed, mark_hoards, mark_removed
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import UsageError
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
 from spraydry.repository.address import Found
+from spraydry.repository.keys import Keys
 from spraydry.repository.leases import heeded
 from spraydry.repository.marks import Marks
 from spraydry.repository.repository import Repository
@@ -31,15 +32,18 @@ class Used:
     exclusive_stored_bytes: int
 
 
-def du(repository: Repository, addresses: Sequence[str], *, report: Report = unheard) -> Used:
-    """What the set of all that is named takes up; what several name counts once.
+def du(
+    repository: Repository, addresses: Sequence[str], *, hoards: Collection[str] = (), report: Report = unheard
+) -> Used:
+    """What the set of all that is named, versions, paths and `hoards`, takes up; what several name counts once.
 
     A version is removed with its last name: naming only some of them frees nothing. Of a path, its version keeps the
     rest. Removed versions that a mount still shows count as there. Raises UsageError, RootNotFound, VersionNotFound,
-    PathNotFound, CorruptData.
+    PathNotFound, HoardNotFound, CorruptData.
     """
-    if not addresses:
-        raise UsageError("name a version or a path: spraydry du ROOT[@VERSION][:PATH]")
+    if not (addresses or hoards):
+        raise UsageError("name a version, a path or a hoard: spraydry du ROOT[@VERSION][:PATH], or --hoard HOARD")
+    own_hoards = {name: repository.log.hoards.existing(name) for name in hoards}
     items = _distinct([repository.resolve(address) for address in addresses])
     gone = _whole(repository, items)
     with Marks(repository.catalog) as others, Marks(repository.catalog) as own, Marks(repository.catalog) as all_of_it:
@@ -50,6 +54,8 @@ def du(repository: Repository, addresses: Sequence[str], *, report: Report = unh
         living = repository.log.living()
         staying = {slot: record for slot, record in living.items() if slot not in gone and slot not in paths}
         mark_versions(repository, others, staying, report)
+        views = repository.log.hoards.views()
+        mark_hoards(repository, others, {name: view for name, view in views.items() if name not in own_hoards}, report)
         removed = kept_removed(repository, list(heeded(repository).values()))
         mark_removed(repository, others, {slot: record for slot, record in removed.items() if slot not in gone})
         for slot, below in paths.items():
@@ -60,12 +66,19 @@ def du(repository: Repository, addresses: Sequence[str], *, report: Report = unh
             links = None if found.path else found.version.record.links
             names = chunks_of(repository, found.entry, links, all_of_it.unwalked)
             all_of_it.add(_told(names, report))
+        keys = held_bytes = 0
+        for view in own_hoards.values():
+            for kept in Keys(view, repository.tree).list():
+                keys, held_bytes = keys + 1, held_bytes + kept.size
+        for view in own_hoards.values():
+            all_of_it.add(_told(chunks_of_hoard(repository, view, all_of_it.unwalked), report))
         own.without(others, all_of_it.names())
         all_of_it.weigh()
         own.weigh()
         return Used(
-            sum(found.entry.totals.files if found.entry.kind == DIRECTORY else 1 for found in items),
-            sum(found.entry.totals.size if found.entry.kind == DIRECTORY else found.entry.size for found in items),
+            sum(found.entry.totals.files if found.entry.kind == DIRECTORY else 1 for found in items) + keys,
+            sum(found.entry.totals.size if found.entry.kind == DIRECTORY else found.entry.size for found in items)
+            + held_bytes,
             all_of_it.living_bytes(),
             all_of_it.stored_share(),
             own.living_bytes(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from spraydry.actions.closure import chunks_of
-from spraydry.actions.collect import mark_versions
+from spraydry.actions.collect import mark_hoards, mark_versions
 from spraydry.actions.du import beside
 from spraydry.actions.listing import size_of
 from spraydry.actions.progress import Done, Report, unheard
@@ -68,6 +68,7 @@ def space(repository: Repository, found: Found, entries: Sequence[Entry], report
     own = living.pop(found.version.made_in, None)
     with Marks(repository.catalog) as others, scratch_errors(), closing(scratch(_CACHE_BYTES)) as database:
         mark_versions(repository, others, living, report)
+        mark_hoards(repository, others, repository.log.hoards.views(), report)
         if own is not None and found.path:
             others.add(beside(repository, own.entry, [found.path]))
         database.execute(

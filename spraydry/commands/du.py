@@ -7,8 +7,8 @@ from spraydry.commands.progress import Progress
 from spraydry.commands.session import open_repository
 
 
-def du(*addresses: str, json: bool = False) -> None:
-    """Tell what versions or paths take up, and what removing them would free.
+def du(*addresses: str, hoard: list[str] | None = None, json: bool = False) -> None:
+    """Tell what versions, paths or hoards take up, and what removing them would free.
 
     Several are taken as one set: what they share among themselves, and with nothing
     else, is freed only when all of them go. A version is freed with its last name.
@@ -18,18 +18,21 @@ def du(*addresses: str, json: bool = False) -> None:
         spraydry du photos
         spraydry du photos@v1 photos@v2
         spraydry du photos@v3:2019/raw
+        spraydry du --hoard avatars
 
     Parameters
     ----------
     addresses
         ROOT[@VERSION][:PATH]; without a version, the newest.
+    hoard
+        A hoard, with all its keys; may be given several times.
     json
         Print one JSON document.
     """
     from spraydry.actions.du import du as run
 
     with open_repository(read_only=True) as repository, Progress(quiet=json) as progress:
-        used = run(repository, addresses, report=progress)
+        used = run(repository, addresses, hoards=hoard or (), report=progress)
     if json:
         terminal.print_json(
             {

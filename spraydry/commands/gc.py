@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def gc(*, grace: str = "7d", below: str = "60%", dry_run: bool = False, json: bool = False) -> int:
-    """Free the room of what no version names any more.
+    """Free the room of what no version and no key of a hoard names any more.
 
     What removed versions alone needed is given up at once: it can still be brought
     back with `spraydry undelete`, until the grace time is over and a later gc
@@ -92,6 +92,7 @@ def _print_json(done: Collected, dry_run: bool) -> None:
     terminal.print_json(
         {
             "versions": done.versions,
+            "hoards": done.hoards,
             "living_bytes": done.living_bytes,
             "dropped_bytes": done.dropped_bytes,
             "staying_bytes": done.staying_bytes,
@@ -129,9 +130,8 @@ def _print(done: Collected, dry_run: bool) -> None:
     def line(what: str, told: str) -> None:
         terminal.line(f"  {'would be ' if dry_run and what != 'in use by' else ''}{what:<12}{told}")
 
-    terminal.line(
-        f"{plural(done.versions, 'version')} with {size(done.living_bytes)}; nothing names {size(done.dropped_bytes)}"
-    )
+    what = plural(done.versions, "version") + (f" and {plural(done.hoards, 'hoard')}" if done.hoards else "")
+    terminal.line(f"{what} with {size(done.living_bytes)}; nothing names {size(done.dropped_bytes)}")
     if done.staying_bytes:
         line("left", f"{size(done.staying_bytes)}, in frames that are used otherwise")
     if done.rewritten_frames:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from spraydry.actions.collect.deleting import Due, delete_dictionaries_due, delete_due, dictionaries_due, due
 from spraydry.actions.collect.planning import Plan
@@ -39,6 +40,7 @@ class Collected:
     """
 
     versions: int = 0
+    hoards: int = 0
     living_bytes: int = 0
     dropped_bytes: int = 0
     staying_bytes: int = 0
@@ -104,7 +106,7 @@ def gc(
             _delete(repository, marks, waiting, done, report)
             _delete_dictionaries(repository, waiting_dictionaries, done)
         plan.mark()
-        done.versions = len(plan.versions)
+        done.versions, done.hoards = len(plan.versions), len(plan.hoards)
         done.living_bytes, done.dropped_bytes = marks.living_bytes(), marks.dead_bytes()
         done.missing_chunks, done.spared_frames = plan.missing, plan.spared
         sparse = list(marks.frames(below, at_least=1)) if below else []
@@ -164,7 +166,7 @@ def _condemn(repository: Repository, plan: Plan, dead: dict[bytes, int], done: C
                 del waiting[name]
             while waiting:
                 part = sorted(waiting)[:RECORD_FRAMES]
-                (slot,) = condemn(repository, part, "gc", plan.check)
+                (slot,) = condemn(repository, part, "gc", partial(plan.check, frozenset(part)))
                 plan.weighed_at = slot
                 for name in part:
                     done.condemned_frames += 1

@@ -1,13 +1,14 @@
-"""Marking what lives: the chunks of versions, and of removed ones that a lease keeps."""
+"""Marking what lives: the chunks of versions, of removed ones that a lease keeps, and of hoards."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from spraydry.actions.closure import chunks_of
+from spraydry.actions.closure import chunks_of, chunks_of_hoard
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.errors import CorruptData, NotFound, SprayDryError
 from spraydry.format.version import VersionRecord
+from spraydry.repository.hoards import View
 from spraydry.repository.leases import Held
 from spraydry.repository.marks import Marks
 from spraydry.repository.repository import Repository
@@ -29,6 +30,18 @@ def mark_versions(
         except (NotFound, CorruptData) as error:
             raise unreadable(repository, slot, error) from None
     report(Done("marking", len(versions), 0, len(versions)))
+
+
+def mark_hoards(repository: Repository, marks: Marks, views: Mapping[str, View], report: Report = unheard) -> None:
+    """Mark all that hoards need. Raises CorruptData, naming the hoard, where it cannot be told."""
+    for at, (hoard, view) in enumerate(views.items()):
+        names = chunks_of_hoard(repository, view, marks.unwalked)
+        try:
+            marks.add(_told(names, report, at, len(views)))
+        except (NotFound, CorruptData) as error:
+            raise CorruptData(
+                f"nothing is collected: what the hoard {hoard} needs cannot be told ({error}); `spraydry repair` first"
+            ) from None
 
 
 def unreadable(repository: Repository, slot: int, error: SprayDryError) -> CorruptData:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from spraydry.actions.collect.marking import kept_removed, mark_removed, mark_versions
+from spraydry.actions.closure import chunks_of_files
+from spraydry.actions.collect.marking import kept_removed, mark_hoards, mark_removed, mark_versions
 from spraydry.actions.progress import Done, Report
+from spraydry.errors import CorruptData, NotFound
 from spraydry.format.version import CollectRecord, DictionariesRecord, RemovalRecord, VersionRecord
+from spraydry.repository.hoards import Puts, View
 from spraydry.repository.leases import Held, heeded, kept_frames
 from spraydry.repository.marks import Life, Marks
 from spraydry.repository.repository import Repository
@@ -28,6 +31,8 @@ class Plan:
         self._report = report
         self.versions: dict[int, VersionRecord] = {}  # those that were marked
         self._removed: dict[int, VersionRecord] = {}
+        self.hoards: dict[str, View] = {}  # those that were marked, as they were then
+        self._put: set[bytes] = set()  # frames that hold what was put since the frames were weighed
         self.weighed_at = 0
         self.missing = 0
         self.spared = 0
@@ -62,10 +67,21 @@ class Plan:
         removed = {slot: record for slot, record in removed.items() if slot not in self.versions | self._removed}
         mark_removed(self._repository, self._marks, removed)
         self._removed |= removed
+        hoards = {name: log.stand(name)[1] for name in log.hoards.names()}
+        mark_hoards(self._repository, self._marks, {name: self._fresh(name, view) for name, view in hoards.items()})
+        self.hoards = hoards
         self._spare()
 
+    def _fresh(self, hoard: str, view: View) -> View:
+        """Of a hoard, what is to be marked yet."""
+        before = self.hoards.get(hoard)
+        if before is None or before.base is not view.base:
+            return view
+        changes = {name: change for name, change in view.changes.items() if before.changes.get(name) is not change}
+        return View(None, view.upto, changes)
+
     def _spare(self) -> set[bytes]:
-        spared = set(kept_frames(self._repository, self._leases))
+        spared = set(kept_frames(self._repository, self._leases)) | self._put
         self.spared = len(spared)
         self._marks.spare(spared)
         return spared
@@ -95,11 +111,31 @@ class Plan:
     def _frames_without_life(self) -> Iterator[Life]:
         return (life for life in self._marks.frames() if not life.bytes)
 
-    def check(self) -> None:
-        """Raises Stale unless all that came since the frames were weighed leaves them as dead as they were."""
-        for record in self._repository.log.records[self.weighed_at :]:
-            if not isinstance(record, RemovalRecord | CollectRecord | DictionariesRecord):
+    def check(self, frames: Collection[bytes] | None = None) -> None:
+        """Raises Stale unless all that came since the frames were weighed leaves them as dead as they were; where only
+        these `frames` are to be given up, at least them: into hoards something may be put all the time."""
+        for slot, record in enumerate(self._repository.log.records[self.weighed_at :], self.weighed_at + 1):
+            if isinstance(record, Puts) and frames is not None:
+                self._heed_put(slot, record.hoard)
+            elif not isinstance(record, RemovalRecord | CollectRecord | DictionariesRecord):
                 raise Plan.Stale
+        if frames is not None and not self._put.isdisjoint(frames):
+            raise Plan.Stale
+
+    def _heed_put(self, slot: int, hoard: str) -> None:
+        """Spare all frames that hold what was put in a slot. Raises Stale where one of its chunks is in none that is
+        known."""
+        catalog = self._repository.catalog
+        changes = list(self._repository.log.hoards.view(hoard).changes.values())
+        entries = [change.entry for change in changes if change.slot == slot and change.entry is not None]
+        try:
+            for name in chunks_of_files(self._repository, entries):
+                frames = {place.frame for place in catalog.locate(name)}
+                if not any(map(catalog.has_frame, frames)):
+                    raise Plan.Stale
+                self._put |= frames
+        except (NotFound, CorruptData):
+            raise Plan.Stale from None
 
     def catch_up(self) -> dict[bytes, int]:
         """Take in what came since; what is dead now."""
