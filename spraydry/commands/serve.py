@@ -19,6 +19,7 @@ def serve(
     max_body: str = "",
     quota: str = "",
     connections: int = 10_000,
+    heal_every: float = 24.0,
     access_log: str = "",
 ) -> None:
     """Serve repositories over HTTP, until SIGTERM or Ctrl-C.
@@ -58,6 +59,9 @@ def serve(
         The most bytes the repositories may hold, such as 500G; then nothing more is taken.
     connections
         The most connections at a time (default 10000).
+    heal_every
+        After how many hours a repository on several stores is healed, when nobody asks for anything (default 24;
+        0: never).
     access_log
         A file for a JSON line about each request; - for standard output.
     """
@@ -78,8 +82,8 @@ def serve(
             raise UsageError(f"{one!r} does not say what to serve: write NAME=URL")
         serving.check_name(name, [other for other, _ in named])
         named.append((name, url))
-    if rate < 0 or connections < 1:
-        raise UsageError("--rate is a number of requests a second, --connections how many there may be")
+    if rate < 0 or heal_every < 0 or connections < 1:
+        raise UsageError("--rate is a number of requests a second, --heal-every of hours, --connections of connections")
     settings = serving.Settings(
         listen=tuple(listen or ["127.0.0.1:9876"]),
         read_only=read_only,
@@ -90,6 +94,7 @@ def serve(
         limits=Limits(parse_bytes(max_body) if max_body else Limits.body_bytes, rate),
         quota_bytes=parse_bytes(quota) if quota else None,
         connections=connections,
+        heal_every_s=heal_every * 3600,
         access_log=access_log,
     )
 

@@ -47,6 +47,33 @@ def open_members(bare: Store, config: Config, text: bytes, read_only: bool) -> O
     return Opened(spread, config, owner, spread, configuration, cache_troubles=cache_troubles)
 
 
+def reopen(opened: Opened, read_only: bool) -> list[str]:
+    """Open the stores that could not be opened before and can be now; their names. One whose list of stores is another
+    than ours stays out until the repository is opened anew: what it missed is more than values."""
+    assert opened.spread is not None and opened.configuration is not None
+    back = []
+    for member in opened.spread.members:
+        if member.store is not None:
+            continue
+        entry = opened.configuration.entry(member.name)
+        try:
+            store = _open_member(entry, opened.config, read_only)
+        except SprayDryError as error:
+            member.error = str(error)
+            continue
+        try:
+            theirs = read_configuration(store)
+            if theirs is None or theirs.number != opened.configuration.number:
+                raise StoreUnavailable("the list of stores was changed while it was away: open the repository anew")
+            member.store = _over(store, entry, {})
+        except SprayDryError as error:
+            member.error = str(error)
+            store.close()
+            continue
+        back.append(member.name)
+    return back
+
+
 def _newest(
     configuration: Configuration, config: Config, known: dict[str, Store], errors: dict[str, str], read_only: bool
 ) -> Configuration:

@@ -32,6 +32,7 @@ from spraydry.web.guard.quotas import Quotas
 from spraydry.web.guard.tokens import Tokens
 from spraydry.web.metrics import Metrics
 from spraydry.web.served import Served
+from spraydry.web.upkeep import Upkeep
 
 _GRACE_S = 10.0  # for what is under way when the server is told to end
 _HEAD_BYTES = 32 << 10
@@ -49,6 +50,7 @@ class Settings:
     """How to serve: where to listen (HOST:PORT or unix:PATH), who may what, how much.
 
     `anyone` are the rights of those without a token; None: all on this machine where there are no tokens, else none.
+    After `heal_every_s` a repository on several stores is healed while nobody asks for anything (0: never).
     `quota_bytes` is how much the repositories may hold, None for any amount; `access_log` a path, `-` for standard
     output, empty for none.
     """
@@ -62,6 +64,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     quota_bytes: int | None = None
     connections: int = 10_000
+    heal_every_s: float = 86400.0
     access_log: str = ""
 
 
@@ -131,10 +134,12 @@ async def _run(
     app = application(served, [Route("/metrics", metrics.answer)])
     line = Line(Guard(app, door, settings.limits, quotas, heard), _config(), connections=connections)
     room = _room_for(settings.connections)
+    upkeep = Upkeep(served, lambda: any(one.busy for one in connections), settings.heal_every_s)
     await quotas.look()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as beside:
             beside.start_soon(quotas.run)
+            beside.start_soon(upkeep.run)
             if access is not None:
                 beside.start_soon(access.run)
             async with trio.open_nursery() as running:
@@ -149,6 +154,7 @@ async def _run(
                     for one in served:
                         one.ending.set()
                     accepting.cancel_scope.cancel()
+                upkeep.stop()
                 await line.context.terminated.set()
                 for connection in tuple(connections):
                     connection.dismiss()

@@ -121,6 +121,11 @@ class Connection:
         self._protocol: ProtocolWrapper
         self._nursery: trio.Nursery
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return not self._idle
+
     async def run(self) -> None:
         """Serve until either side has enough. Raises nothing."""
         self._line.connections.add(self)
