@@ -25,6 +25,7 @@ class Fault:
     flip_answer: int | None = None
     answer: bytes | None = None  # to each request, which the server never sees
     answer_to: bytes = b""  # only to requests that begin so
+    lose_answer_to: bytes | None = None  # what begins so is done, but nobody hears of it: reset both sides
     stall: int | None = None  # after so many bytes of requests, or answers, nothing goes through any more
     delay_s: float = 0.0  # before each block of up to 16 KiB
     times: int | None = None
@@ -41,6 +42,7 @@ class Proxy:
         self.address = "{}:{}".format(*self._listener.getsockname())
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
+        self._lost: set[socket.socket] = set()
         self._ended = threading.Event()
         self._later: tuple[int, Fault] | None = None
         threading.Thread(target=self._accept, daemon=True).start()
@@ -75,9 +77,13 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._server)
             except OSError:
                 return
+            try:
+                server = socket.create_connection(self._server)
+            except OSError:
+                _reset(client)
+                continue
             self._open += [client, server]
             for source, to, answers in ((client, server, False), (server, client, True)):
                 threading.Thread(target=self._pump, args=(source, to, answers), daemon=True).start()
@@ -104,8 +110,13 @@ class Proxy:
                     if fault.answer is not None and asked and self._strikes(fault):
                         self._answer(source, block, fault.answer)
                         break
+                    lost = fault.lose_answer_to
+                    if lost is not None and not answers and block.startswith(lost) and self._strikes(fault):
+                        self._lost.add(source)
                     if fault.stall is not None and passed + len(block) > fault.stall and self._strikes(fault):
                         self._ended.wait()
+                if answers and to in self._lost:
+                    break
                 to.sendall(block)
                 passed += len(block)
                 self._count(len(block))

@@ -235,7 +235,9 @@ class Indexed(Frames):
         if self.opened.bundle is not None:
             raise StoreReadOnly(f"{self.url} is a bundle, which is only read: `spraydry pull {self.url}` takes it in")
         if self.read_only:
-            raise StoreReadOnly(f"{self.url} cannot be written (permissions, or a read-only medium)")
+            raise StoreReadOnly(
+                f"{self.url} cannot be written (permissions, a read-only medium, a server that takes nothing)"
+            )
         with ExitStack() as stack:
             # The catalog's ends last: it must never know of a frame that the store did not keep.
             stack.enter_context(self.catalog.database.transaction())

@@ -15,7 +15,8 @@ from spraydry.stores.sqlite import SqliteStore
 
 def open_catalog(opened: Opened) -> Catalog:
     """The catalog in the file of the store that owns the log where that is SQLite, else one in the cache directory of
-    this machine."""
+    this machine: not that of a server on this machine, for a client that writes has its own locked while it waits for
+    that."""
     if isinstance(opened.owner, SqliteStore):
         catalog = Catalog(opened.owner.database)
         if catalog.usable:
@@ -25,7 +26,8 @@ def open_catalog(opened: Opened) -> Catalog:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     else:
         folder = cache_folder(opened.config.repository)
-    return Catalog(Database(os.path.join(folder, "catalog.sqlite"), "", create=True))
+    served = opened.owner is not None and opened.owner.served
+    return Catalog(Database(os.path.join(folder, "served.sqlite" if served else "catalog.sqlite"), "", create=True))
 
 
 def cache_folder(repository: bytes) -> str:

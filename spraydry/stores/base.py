@@ -66,6 +66,7 @@ class Store(ABC):
 
     read_only: bool = False
     lasting: bool = True  # whether it is still there when this process has ended
+    served: bool = False  # whether a server has it open, perhaps here: with a catalog of its own
     traits = Traits()
 
     @abstractmethod

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _CONNECT_S = 10.0
 _ANSWER_S = 300.0  # a request that took longer did not arrive, or its answer did not
-_SILENT_S = 3.0  # after so long without a byte of an answer the server is asked whether it is there
+_SILENT_S = 2.0  # after so long without a byte of an answer the server is asked whether it is there
 _GREETING_S = 3.0  # where there are others
 _GREETINGS = 3  # the quickest says how far it is
 _FAR_S = 0.05

@@ -59,10 +59,8 @@ class Servers:
         if len(self._places) == 1:
             self._greet(self._places[0])
         else:
+            self._wait_for_one()
             with self._news:
-                for place in self._places:
-                    self._ask_later(place)
-                self._news.wait_for(lambda: any(place.up for place in self._places) or self._all_said())
                 left_s = _OTHERS_TIMES * (time.monotonic() - began_s) + _OTHERS_S
                 self._news.wait_for(self._all_said, left_s)
         errors = [place.error for place in self._places if place.error is not None]
@@ -85,8 +83,8 @@ class Servers:
         unsound: list[tuple[_Place, T]] = []
         for place in self._worth_asking():
             try:
-                if place.greeting is None:
-                    self._greet(place)
+                if place.greeting is None and len(self._places) == 1:
+                    self._greet(place)  # who comes back may be another
                 answer = call(place.server)
             except StoreUnavailable as error:
                 self._failed(place, error)
@@ -100,6 +98,7 @@ class Servers:
             unsound.append((place, answer))
         if unsound:
             return unsound[0][1]  # so it is stored, then; whoever asked verifies it
+        errors += [place.error for place in self._places if place.error is not None]
         raise errors[0] if len(errors) == 1 else _together(errors)
 
     def close(self) -> None:
@@ -111,18 +110,25 @@ class Servers:
     # -- which
 
     def _worth_asking(self) -> list[_Place]:
-        """The servers that answer, the nearest first; where none does, all, those first that failed longest ago."""
+        """The servers that answer, the nearest first. Where none did lately, those that do so now."""
+        if len(self._places) == 1:
+            return self._places
         now_s = time.monotonic()
-        if len(self._places) > 1:
-            with self._news:
-                for place in self._places:
-                    due_s = place.measured_at_s + _MEASURED_FOR_S if place.up else place.again_at_s
-                    if now_s >= due_s:
-                        self._ask_later(place)
+        with self._news:
+            for place in self._places:
+                if now_s >= (place.measured_at_s + _MEASURED_FOR_S if place.up else place.again_at_s):
+                    self._ask_later(place)
+        if not any(place.up for place in self._places):
+            self._wait_for_one()
         up = [place for place in self._places if place.up]
-        if up:
-            return sorted(up, key=lambda place: (_distance(place.server), place.order))
-        return sorted((one for one in self._places if not one.wrong), key=lambda place: place.again_at_s)
+        return sorted(up, key=lambda place: (_distance(place.server), place.order))
+
+    def _wait_for_one(self) -> None:
+        """Ask all how they are, and wait until one answers, or none does."""
+        with self._news:
+            for place in self._places:
+                self._ask_later(place)
+            self._news.wait_for(lambda: any(place.up for place in self._places) or self._all_said())
 
     def _failed(self, place: _Place, error: SprayDryError) -> None:
         if len(self._places) > 1:

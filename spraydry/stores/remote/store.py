@@ -43,6 +43,8 @@ class RemoteStore(Store):
     are this one's. Where another server may have it right, a value is compared with its name.
     """
 
+    served = True
+
     def __init__(self, url: str, servers: Servers, greeting: Greeting, read_only: bool) -> None:
         self.url = url
         self.read_only = read_only or greeting.read_only
