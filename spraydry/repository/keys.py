@@ -81,10 +81,17 @@ class Keys:
 
     def count(self) -> int:
         """The number of keys. Looks up each that was changed since the checkpoint."""
-        held = self._base.subtree.files if self._base is not None else 0
-        for name, change in sorted(list(self._changes.items()), key=lambda item: item[0]):
-            held += (change.entry is not None) - (self.below(name) is not None)
-        return held
+        return self.totals()[0]
+
+    def totals(self) -> tuple[int, int]:
+        """The number of keys, and the bytes of the files these name."""
+        base = self._base.subtree if self._base is not None else None
+        count, size = (base.files, base.size) if base is not None else (0, 0)
+        for name, change in sorted(list(self._changes.items()), key=lambda change: change[0]):
+            before, now = self.below(name), change.entry
+            count += (now is not None) - (before is not None)
+            size += (now.size if now is not None else 0) - (before.size if before is not None else 0)
+        return count, size
 
 
 def _laid_over(

@@ -4,7 +4,10 @@ from spraydry.actions.hoard.checkpoints import checkpoint
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.files import store_file
 from spraydry.actions.hoard.history import Event, key_history
-from spraydry.actions.hoard.hoard import Hoard
+from spraydry.actions.hoard.hoard import Hoard, Source
+from spraydry.actions.hoard.overview import HoardInfo, hoards
+from spraydry.actions.hoard.revive import revive
+from spraydry.actions.hoard.save import save
 from spraydry.actions.hoard.together import Asked, change_together
 from spraydry.actions.hoard.transaction import Transaction
 
@@ -12,10 +15,15 @@ __all__ = [
     "Asked",
     "Event",
     "Hoard",
+    "HoardInfo",
+    "Source",
     "Transaction",
     "change_together",
     "checkpoint",
     "commit_changes",
+    "hoards",
     "key_history",
+    "revive",
+    "save",
     "store_file",
 ]

@@ -145,6 +145,18 @@ class Hoard(MutableMapping[str, Any]):
                 commit_changes(self.repository, self.name, {key: entry}, began_at, check=check)
         return Kept(key, entry)
 
+    def put_unnamed(self, source: Source) -> Kept:
+        """Store a file under the digest of its bytes, in hex. Raises as `put`."""
+        self.repository.refresh()
+        began_at = self.repository.heed()
+        with _opened(source) as stream, Writer(self.repository, self._level) as writer:
+            entry = store_file(sink_of(writer, self.name), stream, "")
+            writer.finish()
+            assert entry.file_digest is not None
+            key = entry.file_digest.hex()
+            commit_changes(self.repository, self.name, {key: entry}, began_at)
+        return Kept(key, entry)
+
     def put_many(self, sources: Iterable[tuple[str, Source]]) -> int:
         """Store many files, each for its key to name; the number of keys. Much faster than one by one: up to 10,000
         become durable, and visible, together. What was stored before an error stays. Raises as `put`."""
