@@ -171,7 +171,7 @@ class Connection:
             self._reading.deadline = trio.current_time() + self._line.patience.head_s
             with self._reading:
                 await self._read()
-            if self._reading.cancelled_caught and self._begun and not self._gone and not self._h2:
+            if self._reading.cancelled_caught and self._begun and not self._gone:
                 await self._write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             self._gone = True
             await self._protocol.handle(Closed())
@@ -179,10 +179,6 @@ class Connection:
                 for waiting in self._protocol.protocol.stream_buffers.values():
                     await waiting.close()
             await trio.aclose_forcefully(self._stream)
-
-    @property
-    def _h2(self) -> bool:
-        return isinstance(self._protocol.protocol, H2Protocol)
 
     # -- from the client
 
@@ -197,7 +193,12 @@ class Connection:
             if self._gone:  # what comes after an answer that closed the connection is not looked at
                 continue
             await self._protocol.handle(RawData(bytes(part)))
-            if self._idle and not self._begun and not self._h2:
+            protocol = self._protocol.protocol
+            if isinstance(protocol, H2Protocol):
+                if protocol.idle and not self._idle:  # it took over from HTTP/1.1, or its streams were reset
+                    self._idle = True
+                    self._wait(self._line.patience.idle_s)
+            elif self._idle and not self._begun:
                 self._begun = True
                 self._wait(self._line.patience.head_s)
 

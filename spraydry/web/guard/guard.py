@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spraydry.errors import SprayDryError
-from spraydry.web.failures import answer_to
+from spraydry.web.failures import answer_to, failure
 from spraydry.web.grant import NOTHING, Grant, Refused
 from spraydry.web.guard.door import Door
 from spraydry.web.guard.limits import Body, Limits, Rates, too_large
@@ -81,13 +81,13 @@ class Guard:
         exchange = Exchange(scope, send)
         try:
             await self._answer(exchange, receive)
-        except (ClientDisconnect, BrokenPipeError):
-            exchange.status = exchange.status or GONE
-        except Exception:
-            log.exception("%s %s", scope["method"], scope["raw_path"].decode("latin-1"))
-            if not exchange.status:
-                exchange.status = 500
-            raise
+        except Exception as error:
+            if _hung_up(error):
+                exchange.status = exchange.status or GONE
+            else:
+                log.exception("%s %s", scope["method"], scope["raw_path"].decode("latin-1"))
+                exchange.status = exchange.status or 500
+                raise
         finally:
             if exchange.upload is not None:
                 exchange.upload.end(200 <= exchange.status < 300)
@@ -101,6 +101,9 @@ class Guard:
         raw = scope["raw_path"]
         if b"%" in raw:
             scope["path"] = unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+        if not raw.startswith(b"/"):
+            await failure(400, "a path begins with a slash")(scope, receive, exchange.send)
+            return
         headers = dict(scope["headers"])
         scope["spraydry.door"] = self._door
         try:
@@ -138,6 +141,12 @@ class Guard:
     def _count(self, scope: Scope, name: str) -> None:
         if self._rates is not None:
             self._rates.take(name or address_of(scope))
+
+
+def _hung_up(error: Exception) -> bool:
+    """Whether all that went wrong is that the client did not wait for its answer."""
+    gone = (ClientDisconnect, ConnectionError)
+    return error.split(gone)[1] is None if isinstance(error, ExceptionGroup) else isinstance(error, gone)
 
 
 def address_of(scope: Scope) -> str:
