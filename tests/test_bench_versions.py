@@ -12,8 +12,8 @@ import pytest
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmark import versions  # noqa: E402
-from benchmark.versions.phase import Row  # noqa: E402
+from benchmark import phases, versions  # noqa: E402
+from benchmark.phase import Row  # noqa: E402
 
 PROGRAM = Path(sys.executable).with_name("spraydry")
 
@@ -56,12 +56,13 @@ def test_a_goal_is_judged_by_the_median() -> None:
     judged = row.verdict()
     assert judged is not None and judged.reached and judged.measured == "99 ms"
     assert (worse := row._replace(samples=[90, 101, 500]).verdict()) is not None and worse.reached is False
+    assert (more := row._replace(least=True).verdict()) is not None and more.reached is False
     assert row._replace(limit=None).verdict() is None
 
 
-@pytest.mark.parametrize("name", versions.phases())
+@pytest.mark.parametrize("name", phases.phases(versions))
 def test_every_phase_says_what_it_is(name: str) -> None:
-    title, measure = versions.load(name)
+    title, measure = phases.load(versions, name)
     assert title != name and callable(measure)
 
 

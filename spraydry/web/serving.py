@@ -17,6 +17,7 @@ import trio
 from hypercorn.config import Config
 from starlette.routing import Route
 
+from spraydry import malloc
 from spraydry.errors import UsageError
 from spraydry.repository.repository import Repository
 from spraydry.web.app import application
@@ -34,6 +35,7 @@ from spraydry.web.metrics import Metrics
 from spraydry.web.served import Served
 from spraydry.web.upkeep import Upkeep
 
+_LARGEST_PIECE_BYTES, _SPARE_BYTES = 32 << 20, 64 << 20
 _GRACE_S = 10.0  # for what is under way when the server is told to end
 _HEAD_BYTES = 32 << 10
 _OTHER_FILES = 256  # descriptors that stores and threads may need beside those of connections
@@ -73,6 +75,7 @@ def serve(repositories: Sequence[tuple[str, str]], settings: Settings, ready: Ca
 
     `ready` gets each address at which the server listens. Blocks. Raises UsageError, StoreErrors.
     """
+    malloc.one_heap(_LARGEST_PIECE_BYTES, _SPARE_BYTES)
     with ExitStack() as stack:
         tokens = None if settings.tokens is None else Tokens(settings.tokens)
         secure = _secure(settings)

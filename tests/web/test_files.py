@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +125,17 @@ def test_ranges(server: Running, asked: str, wanted: list[tuple[int, int]]) -> N
     pieces = got.body.split(b"\r\n--" + boundary.encode())
     assert [piece.partition(b"\r\n\r\n")[2] for piece in pieces[1:-1]] == parts
     assert pieces[0] == b"" and pieces[-1] == b"--\r\n"
+
+
+def test_a_connection_that_is_to_be_closed_is(server: Running) -> None:
+    asked = b"GET /photos@one/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    for path, size in ((b"large.bin", len(LARGE)), (b"?archive=tar", len(LARGE)), (b"folder/", 1), (b"a.txt", 6)):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(asked % path)
+            got = 0
+            while part := connection.recv(1 << 16):  # to its end, or it takes too long
+                got += len(part)
+            assert got > size
 
 
 def test_ranges_that_make_no_sense(server: Running) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from benchmark import streams
 from benchmark.peer import PeerError
+from benchmark.phase import Row, Setting
 from benchmark.scale import ingest_stream
-from benchmark.versions.phase import Row, Setting
 
 FILES = 1_000_000
 CHANGES = 10

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from benchmark.peer import Peer, PeerError
 from benchmark.peers import Borg, Restic, Spraydry
+from benchmark.phase import Row, Setting
 from benchmark.system import run, say
-from benchmark.versions.phase import Row, Setting
 
 FILES, IN_FOLDER = 1_000_000, 500
 MEMORY_MB = 300

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from benchmark.corpora import Builder, files_of
 from benchmark.peer import PeerError
+from benchmark.phase import Row, Setting
 from benchmark.reading import drain
-from benchmark.versions.phase import Row, Setting
 
 GOAL = 1.3
 PATTERNS = {"rare": ("class QuerySet",), "frequent": ("import os",), "expression": (r"def \w+_view\(", "-i")}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from benchmark.corpora import Builder
-from benchmark.versions.phase import Row, Setting
+from benchmark.phase import Row, Setting
 
 GOAL = 1.1
 

@@ -20,6 +20,7 @@ from spraydry.repository.stream import read_span
 from spraydry.web.files import conditions, ranges
 from spraydry.web.files.kinds import GUARDED, content_type, disposition
 from spraydry.web.files.sending import Reading, while_connected
+from spraydry.web.guard.connection import ClientGone
 from spraydry.web.served import Served
 
 LASTING = b"max-age=31536000, immutable"
@@ -188,12 +189,13 @@ class Streamed(Answer):
             return await super().__call__(scope, receive, send)
         try:
             with cut_short(scope):
-                async with while_connected(receive):
+                async with while_connected(receive) as connected:
                     await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                     for head, reading in self._bodies:
                         if head:
                             await send({"type": "http.response.body", "body": head, "more_body": True})
                         await reading.send_to(send)
+                if not connected.lost:
                     await send({"type": "http.response.body", "body": self._end})
         finally:
             for _, reading in self._bodies:
@@ -212,19 +214,22 @@ class Flowing(Answer):
             if scope["method"] == "HEAD":
                 return await super().__call__(scope, receive, send)
             with cut_short(scope):
-                async with while_connected(receive):
+                async with while_connected(receive) as connected:
                     await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                     async for piece in self._flow:
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if not connected.lost:
                     await send({"type": "http.response.body", "body": b""})
 
 
 @contextmanager
 def cut_short(scope: Scope) -> Iterator[None]:
     """Errors inside, where the answer has begun, are told in the log, and end it: a body that is not complete is cut
-    off with its connection."""
+    off with its connection. That the client is gone is no news."""
     try:
         yield
+    except* ClientGone:
+        pass
     except* SprayDryError as errors:
         for error in _leaves(errors):
             log.warning("%s: cut short: %s", scope["path"], error)

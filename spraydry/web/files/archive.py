@@ -68,13 +68,13 @@ class _Archive(Answer):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         give, take = trio.open_memory_channel[bytes](1)
         with cut_short(scope):
-            async with while_connected(receive):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._in_thread, give)
-                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                    async for piece in take:
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                # Behind the nursery: which raises here what ended the writing, if it did not end well.
+            async with while_connected(receive) as connected, trio.open_nursery() as nursery:
+                nursery.start_soon(self._in_thread, give)
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                async for piece in take:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Behind the nursery, which raises here what ended the writing, if it did not end well.
+            if not connected.lost:
                 await send({"type": "http.response.body", "body": b""})
 
     async def _in_thread(self, give: trio.MemorySendChannel[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import trio
 from starlette.types import Receive, Send
@@ -14,10 +15,11 @@ from spraydry.format.manifest import Span
 from spraydry.repository.stream import read_span, spans
 from spraydry.web.served import Served
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 2 << 20
 _CROWDED_BYTES = 128 << 10
 _MEMORY_BYTES = 64 << 20
 _AHEAD_NEAR, _AHEAD_FAR = 2, 8
+_SLOW_S, _HOP_FOR_S = 0.02, 1.0
 _ZEROS = bytes(PIECE_BYTES)
 
 
@@ -28,6 +30,8 @@ class Memory:
     def __init__(self, limit_bytes: int = _MEMORY_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
+        self.downloads = 0
+        self.slow_until_s = 0.0
 
     @property
     def has_room(self) -> bool:
@@ -61,7 +65,9 @@ class _Piece:
 class Reading:
     """The bytes `start` to `stop` of a file, for one task, which calls `begin` and then `send_to`. Each was verified.
 
-    What is in memory is taken in this thread, at once; for other pieces there is one hop each.
+    What is in memory is taken in this thread, at once; for other pieces there is one hop each. A download that is alone
+    is read here, too, where the store is local and quick: threads that take turns at the interpreter need as much time
+    again as reading does (measured: 2.0 ms a MiB with hops, 1.2 without).
     """
 
     def __init__(self, served: Served, entry: Entry, start: int, stop: int, memory: Memory = _memory) -> None:
@@ -76,10 +82,14 @@ class Reading:
         self._held_bytes = 0
         self._freed = trio.Event()
         self._first: _Piece | None = None
+        self._counted = 0
+        self._near = self._repository.store.location() is not None
 
     async def begin(self) -> None:
         """Read the first piece. Raises what reading it raises: nothing was sent yet."""
         if self._at < self._stop:
+            self._counted = 1
+            self._memory.downloads += 1
             self._first = await self._plan()
             try:
                 await self._fill(self._first)
@@ -90,12 +100,12 @@ class Reading:
     def close(self) -> None:
         """Give back what is held: to be called in the end, whatever happened."""
         self._memory.held_bytes -= self._held_bytes
-        self._held_bytes = 0
+        self._memory.downloads -= self._counted
+        self._held_bytes = self._counted = 0
 
     async def send_to(self, send: Send) -> None:
         """Send all of it as parts of a body, of which more may follow. Raises what reading raises, in a group."""
-        far = self._served.repository.store.location() is None
-        give, take = trio.open_memory_channel[_Piece]((_AHEAD_FAR if far else _AHEAD_NEAR) - 1)
+        give, take = trio.open_memory_channel[_Piece]((_AHEAD_NEAR if self._near else _AHEAD_FAR) - 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_ahead, nursery, give)
             async for piece in take:
@@ -162,10 +172,14 @@ class Reading:
         return page
 
     async def _fill(self, piece: _Piece) -> None:
-        peek = self._repository.peek_chunk
-        held = [span.chunk is None or peek(span.chunk) is not None for span, _, _ in piece.parts]
-        if all(held):
+        peek, memory = self._repository.peek_chunk, self._memory
+        if all(span.chunk is None or peek(span.chunk) is not None for span, _, _ in piece.parts):
             piece.plain = self._read(piece.parts)
+        elif self._near and memory.downloads == 1 and (began_s := monotonic()) > memory.slow_until_s:
+            piece.plain = self._read(piece.parts)
+            took_s = monotonic() - began_s
+            if took_s > _SLOW_S:
+                memory.slow_until_s = began_s + _HOP_FOR_S
         else:
             piece.plain = await self._served.call(self._read, piece.parts)
         piece.parts = []
@@ -180,16 +194,28 @@ class Reading:
         return b"".join(plain)
 
 
+class Connected:
+    """Whether the client has hung up."""
+
+    lost = False
+
+
 @asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
-    """What is inside is cancelled when the client hangs up."""
+async def while_connected(receive: Receive) -> AsyncIterator[Connected]:
+    """What is inside is cancelled when the client hangs up.
+
+    The end of the body belongs behind it: what is sent there makes the server close the connection or take the next
+    request, and say that this one is over, in the midst of which nothing may be cancelled.
+    """
+    connected = Connected()
 
     async def watch(scope: trio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        connected.lost = True
         scope.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch, nursery.cancel_scope)
-        yield
+        yield connected
         nursery.cancel_scope.cancel()

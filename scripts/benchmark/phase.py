@@ -13,13 +13,15 @@ from benchmark.reading import Drained, drain
 
 
 class Row(NamedTuple):
-    """A number, as often as it was measured. Where a goal is told, the median must be at most its limit."""
+    """A number, as often as it was measured. Where a goal is told, the median must be at most its limit; with `least`,
+    at least that."""
 
     what: str
     samples: list[float]
     unit: str
     goal: str = ""
     limit: float | None = None
+    least: bool = False
 
     @property
     def median(self) -> float:
@@ -33,7 +35,8 @@ class Row(NamedTuple):
     def verdict(self) -> Verdict | None:
         if self.limit is None:
             return None
-        return Verdict(self.goal, f"{self.median:.4g} {self.unit}", self.median <= self.limit)
+        reached = self.median >= self.limit if self.least else self.median <= self.limit
+        return Verdict(self.goal, f"{self.median:.4g} {self.unit}", reached)
 
 
 class Setting(NamedTuple):

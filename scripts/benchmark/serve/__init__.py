@@ -1,0 +1,1 @@
+"""What scripts/bench-serve measures: a module for each phase; those that begin with _ are for several of them."""
