@@ -20,7 +20,7 @@ from spraydry.web.pages.reading import beginning, is_text, lines_of
 from spraydry.web.pages.shown import media
 from spraydry.web.served import Served
 
-_A_PAGE = 500
+_A_PAGE = 250
 _MOST_ORDERED = 10_000  # of a directory in another order than by name
 _README_BYTES = 32 << 10
 _READMES = (b"README.md", b"README", b"README.txt", b"README.rst", b"readme.md", b"readme.txt", b"Readme.md")

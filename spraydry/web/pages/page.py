@@ -124,7 +124,7 @@ def asked(request: Request, served: Served, own: str = "") -> Ask:
     path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     path = path.partition(b"?")[0]
     rest = path.removeprefix(f"{served.prefix}{own}".encode())
-    fields = parse_qs(request.scope["query_string"][:_MAX_QUERY_BYTES].decode("latin-1"), max_num_fields=100)
+    fields = parse_qs(request.scope["query_string"][:_MAX_QUERY_BYTES].decode("latin-1"))
     query = {name: values[-1].replace("\0", "") for name, values in fields.items()}
     return Ask(served, path, query, grant_of(request), rest)
 

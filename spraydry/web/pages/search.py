@@ -69,8 +69,8 @@ def search(repository: Repository, ask: Ask) -> Page:
     if not text:
         return Page("search.html", context)
     chosen = [root] if root in roots else roots
-    for one in chosen:
-        ask.grant.require("read" if content else "list", root=one)
+    if content:
+        chosen = [one for one in chosen if ask.grant.allows("read", root=one)]
     if root and root not in roots:
         repository.log.find(root)
     path = os.fsdecode(ask.path_of("path"))

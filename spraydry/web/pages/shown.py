@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 
@@ -22,9 +23,22 @@ _STEPS = (
 
 
 def shown(name: bytes | str) -> Markup:
-    """A name: isolated, so that letters from right to left turn nothing else around, and what would not be seen
-    (bytes that are no UTF-8, control characters, marks that turn text) as an escape that is marked."""
-    return Markup("<bdi>{}</bdi>").format(_marked(name))
+    """A name: isolated and from left to right, so that letters from right to left turn nothing else around, nor what
+    ends it, and what would not be seen (bytes that are no UTF-8, control characters, marks that turn text, blanks at
+    its ends) as an escape that is marked."""
+    parts = [_marked(name)]
+    for blank in (" ", "\u3000", "\xa0"):  # at an end they would not be seen
+        text = name if isinstance(name, str) else os.fsdecode(name)
+        if text.endswith(blank) or text.startswith(blank):
+            core = text.strip(blank)
+            front = len(text) - len(text.lstrip(blank))
+            parts = [_blanks(blank, front), _marked(core), _blanks(blank, len(text) - len(core) - front)]
+            break
+    return Markup('<bdi dir="ltr">{}</bdi>').format(Markup().join(parts))
+
+
+def _blanks(blank: str, count: int) -> Markup:
+    return Markup('<span class="odd">{}</span>').format(f"\\x{ord(blank):02x}" * count) if count > 0 else Markup()
 
 
 def _marked(text: bytes | str) -> Markup:
@@ -74,7 +88,7 @@ def moment(seconds: int) -> Markup:
     return Markup('<time datetime="{}" title="{}">{} <span class="ago">{}</span></time>').format(
         at.strftime("%Y-%m-%dT%H:%M:%SZ") if at.year > 999 else "",
         exact(seconds),
-        f"{at.year:04}-{at:%m-%d %H:%M}",
+        Markup('{} <span class="clock">{}</span>').format(f"{at.year:04}-{at:%m-%d}", f"{at:%H:%M}"),
         ago(seconds),
     )
 
@@ -90,6 +104,8 @@ def icon(entry: Entry) -> str:
     kind = media(entry.name)[0]
     if kind:
         return kind
+    if entry.name.lower().endswith((b".md", b".rst")):
+        return "text"
     found = class_of(entry.name)
     if found in ("python", "json", "markup", "script", "c"):
         return "code"

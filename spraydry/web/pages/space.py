@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spraydry.actions.listing import size_of
 from spraydry.actions.space import Largest, Part, largest
 from spraydry.actions.space import space as weighed
-from spraydry.format.entry import DIRECTORY, Entry, Subtree
+from spraydry.format.entry import Entry, Subtree
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
 from spraydry.web.pages.browse import around, crumbs
+from spraydry.web.pages.links import below_of
 from spraydry.web.pages.page import Ask, Elsewhere, OutOfTime, Page
 from spraydry.web.pages.treemap import Box, squarified
 from spraydry.web.pages.view import named
@@ -20,18 +21,25 @@ from spraydry.web.pages.view import named
 SECONDS = 20.0
 _MOST = 60
 WIDTH, HEIGHT = 960, 480
+_TINTS = 8
+_LEAST = 1.0  # of a side that can be seen
+_MOST_INNER = 24
+_MOST_INNER_INODES = 50_000
 _MEASURES = ("apparent", "stored", "exclusive")
 _HELD = 64
 
 
 @dataclass(frozen=True)
 class Area:
-    """An entry's box; None stands for all that are too small to be shown alone. `tint` numbers its colour."""
+    """An entry's box; None stands for all that are too small to be shown alone. `tint` numbers its colour, `inner` are
+    the boxes of what is in it, where there is room for them."""
 
     entry: Entry | None
+    path: bytes
     bytes: int
     box: Box
     tint: int
+    inner: tuple[Area, ...] = ()
 
 
 def space(repository: Repository, ask: Ask) -> Page | Elsewhere:
@@ -66,7 +74,7 @@ def space(repository: Repository, ask: Ask) -> Page | Elsewhere:
             "seconds": SECONDS,
             "parts": sorted(parts_shown, key=lambda part: -_measure(part, by)),
             "largest": entries,
-            "areas": _areas(parts_shown, entries, by),
+            "areas": _areas(repository, found, parts_shown, entries, by),
             "width": WIDTH,
             "height": HEIGHT,
             "total": sum(_measure(part, by) for part in parts_shown)
@@ -79,24 +87,39 @@ def _measure(part: Part, by: str) -> int:
     return {"apparent": part.apparent_bytes, "stored": part.stored_bytes, "exclusive": part.exclusive_bytes}[by]
 
 
-def _areas(parts: list[Part], entries: Largest, by: str) -> list[Area]:
+def _areas(repository: Repository, found: Found, parts: list[Part], entries: Largest, by: str) -> list[Area]:
     sized: list[tuple[int, Entry | None, int]] = [
-        (_measure(part, by), part.entry, place % 8) for place, part in enumerate(parts) if _measure(part, by)
+        (_measure(part, by), part.entry, place % _TINTS) for place, part in enumerate(parts) if _measure(part, by)
     ]
     if by == "apparent" and entries.others_bytes:
-        sized.append((entries.others_bytes, None, 8))
-    sized.sort(key=lambda one: -one[0])
-    boxes = squarified([size for size, _, _ in sized], Box(0, 0, WIDTH, HEIGHT))
+        sized.append((entries.others_bytes, None, 0))
+    areas = _laid_out(found.path, sized, Box(0, 0, WIDTH, HEIGHT))
+    return [_filled(repository, found, area) if by == "apparent" else area for area in areas]
+
+
+def _laid_out(path: bytes, sized: list[tuple[int, Entry | None, int]], whole: Box) -> list[Area]:
+    sized = sorted(sized, key=lambda one: -one[0])
+    boxes = squarified([size for size, _, _ in sized], whole)
     return [
-        Area(entry, size, box, tint)
+        Area(entry, below_of(path, entry.name) if entry else b"", size, box, tint)
         for (size, entry, tint), box in zip(sized, boxes, strict=True)
-        if box.width > 0.5 and box.height > 0.5
+        if box.width > _LEAST and box.height > _LEAST
     ]
 
 
-def is_folder(entry: Entry) -> bool:
-    """Whether its area leads to its own areas."""
-    return entry.kind == DIRECTORY
+def _filled(repository: Repository, found: Found, area: Area) -> Area:
+    """An area with those of what is in it, if it is a directory with room for them and not too long to look at."""
+    box, entry = area.box, area.entry
+    if entry is None or not isinstance(entry.content, Subtree) or entry.content.inodes > _MOST_INNER_INODES:
+        return area
+    inside = Box(box.x + 5, box.y + 44, box.width - 10, box.height - 49)
+    if inside.width < 60 or inside.height < 40:
+        return area
+    within = largest(repository, Found(found.version, area.path, entry, 0), _MOST_INNER)
+    sized: list[tuple[int, Entry | None, int]] = [(size_of(one), one, area.tint) for one in within.entries]
+    if within.others_bytes:
+        sized.append((within.others_bytes, None, area.tint))
+    return replace(area, inner=tuple(_laid_out(area.path, sized, inside)))
 
 
 class _Counted:

@@ -9,7 +9,7 @@ from functools import cache
 from spraydry.actions.describe import describe
 from spraydry.actions.spread import spread
 from spraydry.errors import SprayDryError
-from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Entry, Subtree
+from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Entry
 from spraydry.repository.address import Address, Found, resolve
 from spraydry.repository.repository import Repository
 from spraydry.repository.xattrs import xattrs_of
@@ -125,8 +125,3 @@ def _target(repository: Repository, found: Found) -> Found | None:
         return resolve(repository, Address(found.version.root, found.version.name, path))
     except SprayDryError:
         return None
-
-
-def is_folder(entry: Entry) -> bool:
-    """Whether it has a listing."""
-    return isinstance(entry.content, Subtree)

@@ -21,7 +21,7 @@ SCRIPT = b"document.title='owned';fetch('/-/owned');parent.owned=1;window.owned=
 EVIL_SVG = (
     b'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="120" height="80"'
     b' onload="' + SCRIPT + b'"><script>' + SCRIPT + b"</script>"
-    b'<rect width="120" height="80" fill="teal"/><image href="/-/owned" width="1" height="1" onerror="'
+    b'<rect width="120" height="80" fill="teal"/><image href="/-/picture" width="1" height="1" onerror="'
     + SCRIPT
     + b'"/>'
     b'<foreignObject width="9" height="9"><body xmlns="http://www.w3.org/1999/xhtml"><img src="x" onerror="'
@@ -35,10 +35,10 @@ EVIL_HTML = (
     + SCRIPT
     + b'"><script>'
     + SCRIPT
-    + b'</script><img src=/-/owned onerror="'
+    + b'</script><img src=/-/picture onerror="'
     + SCRIPT
     + b'"><form id=f action=/-/owned method=post><button>go</button></form><script>document.forms[0].submit()</script>'
-    b"<iframe src='javascript:parent.owned=1'></iframe><link rel=stylesheet href=/-/owned><a href='javascript:"
+    b"<iframe src='javascript:parent.owned=1'></iframe><link rel=stylesheet href=/-/style><a href='javascript:"
     + SCRIPT
     + b"'>x</a><script type=module src=/evil@v1/evil.js></script>"
 )
