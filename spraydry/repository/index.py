@@ -68,17 +68,19 @@ class Indexed(Frames):
             losses.settle(configuration, self.catalog, self.store, cache_folder(self.config.repository))
 
     def heed(self) -> int:
-        """Take in the log's newest records, as `refresh` does, but no index runs; the newest slot. Cheap where nothing
-        or little came: for who only has to know what was condemned and what keys name."""
+        """Take in the log's newest records, as `refresh` does, but no index runs; the newest slot, up to which nothing
+        that was condemned counts as known from here on. Cheap where nothing or little came: for who only has to know
+        what was condemned and what keys name."""
         slot = self.log.follow()
         seen = self.catalog.state("head")
         noted = 0 if seen is None else int.from_bytes(seen[:8], "big")
         if noted > slot:
             self.refresh()  # which says what is wrong
-        elif noted < slot and not self.read_only:
+            return noted
+        if noted < slot and not self.read_only:
             with self.batch():
                 self.remember_head()
-        return self.log.head[0]
+        return slot
 
     def _take_runs(self) -> int:
         """Take in the index runs that are new; how many that were.

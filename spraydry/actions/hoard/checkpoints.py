@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 import spraydry
 from spraydry.actions.compose.surgery import Surgery
+from spraydry.actions.hoard.copies import sink_of
+from spraydry.actions.ingest.segments import Sink
 from spraydry.errors import CorruptData, NotFound, StoreFull
 from spraydry.format.classes import TREE
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
@@ -46,7 +49,8 @@ def checkpoint(repository: Repository, hoard: str) -> bool:
             return False
         try:
             with Writer(repository) as writer:
-                entry = tree_of(view, repository.page, lambda page, plain: writer.add(page, plain, TREE))
+                emit = partial(_emit, sink_of(writer, hoard))
+                entry = tree_of(view, repository.page, emit)
                 writer.finish()
                 _append(repository, hoard, upto, entry)
             return True
@@ -55,6 +59,10 @@ def checkpoint(repository: Repository, hoard: str) -> bool:
         except _Condemned:
             continue  # what is condemned counts for nothing: it is stored again
     return False
+
+
+def _emit(sink: Sink, page: bytes, plain: bytes) -> None:
+    sink.add(page, plain, TREE)
 
 
 def _append(repository: Repository, hoard: str, upto: int, entry: Entry) -> None:

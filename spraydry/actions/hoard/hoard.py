@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import spraydry
 from spraydry.actions.hoard.commit import commit_changes
+from spraydry.actions.hoard.copies import class_of_hoard, sink_of
 from spraydry.actions.hoard.files import store_file
 from spraydry.actions.hoard.history import Event, key_history
 from spraydry.actions.hoard.small import MAX_BYTES, Condemned, SmallFiles
@@ -130,16 +131,16 @@ class Hoard(MutableMapping[str, Any]):
 
         with _opened(source) as stream:
             front = _front(stream)
-            if len(front) <= MAX_BYTES:
+            if len(front) <= MAX_BYTES and class_of_hoard(self.repository, self.name) is None:
                 try:
                     return Kept(key, self._small.put(self.name, key, front, check))
                 except Condemned:
                     pass
             self.repository.refresh()
+            began_at = self.repository.heed()
             check()
-            began_at = self.repository.log.head[0]
             with Writer(self.repository, self._level) as writer:
-                entry = store_file(writer, _Following(front, stream), key)
+                entry = store_file(sink_of(writer, self.name), _Following(front, stream), key)
                 writer.finish()
                 commit_changes(self.repository, self.name, {key: entry}, began_at, check=check)
         return Kept(key, entry)
@@ -162,13 +163,13 @@ class Hoard(MutableMapping[str, Any]):
         count = 0
         changes: dict[str, Entry | None] = {}
         self.repository.refresh()
-        began_at = self.repository.log.head[0]
+        began_at = self.repository.heed()
         with Writer(self.repository, self._level) as writer:
-            held = 0
+            held, sink = 0, sink_of(writer, self.name)
             for key, source in sources:
                 name_of(key)
                 with _opened(source) as stream:
-                    entry = changes[key] = store_file(writer, stream, key)
+                    entry = changes[key] = store_file(sink, stream, key)
                 held += entry.size
                 count += 1
                 if len(changes) >= _TOGETHER or held >= _TOGETHER_BYTES:
@@ -185,25 +186,24 @@ class Hoard(MutableMapping[str, Any]):
 
     def delete(self, key: str) -> None:
         """Let a key name nothing any more. Raises KeyNotFound, UsageError, StoreError."""
-        self.repository.refresh()
         name_of(key)
+        began_at = self.repository.heed()
 
         def check() -> None:
             if self._keys_read().find(key) is None:
                 raise KeyNotFound(f"{self.name}/{key} is not there")
 
         check()
-        commit_changes(self.repository, self.name, {key: None}, self.repository.log.head[0], verb="delete", check=check)
+        commit_changes(self.repository, self.name, {key: None}, began_at, verb="delete", check=check)
 
     def __delitem__(self, key: str) -> None:
         self.delete(key)
 
     def clear(self) -> None:
         """Delete all keys at once, with one record."""
-        self.repository.refresh()
-        if self._keys_read().count():
-            head = self.repository.log.head[0]
-            commit_changes(self.repository, self.name, {}, head, cleared=True, verb="delete")
+        began_at = self.repository.heed()
+        if next(self._keys_read().list(), None) is not None:
+            commit_changes(self.repository, self.name, {}, began_at, cleared=True, verb="delete")
 
     def transaction(self) -> Transaction:
         """Changes to several keys that are made together or not at all: `with hoard.transaction() as change:`."""

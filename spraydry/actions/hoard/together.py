@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from spraydry.actions.hoard.commit import commit_changes
+from spraydry.actions.hoard.copies import sink_of
 from spraydry.actions.hoard.files import store_file
 from spraydry.errors import SprayDryError, StoreUnavailable
 from spraydry.format.entry import Entry
@@ -42,15 +43,14 @@ def change_together(repository: Repository, hoard: str, asked: Sequence[Asked]) 
     one counts. Not to be called in a batch. Raises UsageError for what can be no key, StoreError: then none was made.
     """
     names = {one.key: name_of(one.key) for one in asked}
-    log = repository.log
-    log.read()  # nobody is refused for what is not so any more
-    began_at = min([log.head[0], *(one.began_at for one in asked if one.began_at is not None)])
+    heeded = repository.heed()  # nobody is refused for what is not so any more
+    began_at = min([heeded, *(one.began_at for one in asked if one.began_at is not None)])
     with ExitStack() as stack:
         if any(one.plain is not None for one in asked):
             writer = stack.enter_context(Writer(repository))
             for one in asked:
                 if one.plain is not None:
-                    one.entry = store_file(writer, io.BytesIO(one.plain), one.key)
+                    one.entry = store_file(sink_of(writer, hoard), io.BytesIO(one.plain), one.key)
             writer.finish()
         for _ in range(_TRIES):
             seen = _State(repository, hoard, names)

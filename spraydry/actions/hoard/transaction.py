@@ -8,6 +8,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from spraydry.actions.hoard.commit import commit_changes
+from spraydry.actions.hoard.copies import sink_of
 from spraydry.actions.hoard.files import store_file
 from spraydry.errors import Conflict, KeyExists, KeyNotFound, UsageError
 from spraydry.format.entry import Entry
@@ -51,7 +52,7 @@ class Transaction:
         self._new: set[str] = set()
         self._touched: dict[str, _Touched] = {}
         repository.refresh()
-        self._began_at = repository.log.head[0]
+        self._began_at = repository.heed()
 
     # -- changing
 
@@ -68,7 +69,7 @@ class Transaction:
         if self._writer is None:
             self._writer = Writer(self.repository, self._level)
         self._durable = False
-        entry = self._staged[key] = store_file(self._writer, source, key)
+        entry = self._staged[key] = store_file(sink_of(self._writer, self.hoard), source, key)
         if new:
             self._new.add(key)
         return Kept(key, entry)

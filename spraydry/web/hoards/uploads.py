@@ -120,7 +120,7 @@ async def _parts(request: Request) -> AsyncGenerator[bytes]:
 
 
 def _store(repository: Repository, source: BinaryIO, key: str) -> tuple[Writer, Entry, int]:
-    began_at = repository.log.head[0]
+    began_at = repository.heed()
     writer = Writer(repository)
     try:
         entry = store_file(writer, source, key)
