@@ -176,7 +176,7 @@ def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> Stor
 
     Raises UsageError for an address that is none, StoreNotFound also with `create`.
     """
-    urls = _addresses(scheme, rest)
+    urls = addresses(scheme, rest)
     servers = Servers(urls)
     try:
         if (greeting := servers.open()) is not None:
@@ -193,7 +193,7 @@ def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> Stor
         raise
 
 
-def _addresses(scheme: str, rest: str) -> list[str]:
+def addresses(scheme: str, rest: str) -> list[str]:
     """The address of each server, `http://a:1,b:2/PREFIX` having two."""
     hosts, slash, path = rest.partition("/")
     return list(dict.fromkeys(f"{scheme}://{host}{slash}{path}" for host in hosts.split(",")))

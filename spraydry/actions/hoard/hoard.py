@@ -16,6 +16,7 @@ from spraydry.actions.hoard.files import store_file
 from spraydry.actions.hoard.history import Event, key_history
 from spraydry.actions.hoard.small import MAX_BYTES, Condemned, SmallFiles
 from spraydry.actions.hoard.transaction import Transaction
+from spraydry.actions.hoard.url import address_of
 from spraydry.errors import KeyExists, KeyNotFound
 from spraydry.format.entry import Entry
 from spraydry.format.frame import DEFAULT_LEVEL
@@ -40,6 +41,16 @@ class Hoard(MutableMapping[str, Any]):
     `..`. Each call sees what others committed before. It blocks; threads may share it, and a first put makes it. What
     is overwritten or deleted can be read by those who have it open until gc, and comes back by `undelete`."""
 
+    def __new__(cls, name: str, url: str | os.PathLike[str] | None = None, **options: Any) -> Hoard:
+        """One behind servers where the URL is theirs."""
+        if cls is Hoard and options.get("repository") is None:
+            from spraydry.actions.hoard.remote import RemoteHoard, servers_at
+
+            servers = servers_at(spraydry.default_url() if url is None else os.fspath(url))
+            if servers is not None:
+                return RemoteHoard.over(servers)
+        return super().__new__(cls)
+
     def __init__(
         self,
         name: str,
@@ -51,7 +62,8 @@ class Hoard(MutableMapping[str, Any]):
     ) -> None:
         """The hoard of that name in the repository at a path or URL (default: the one the command line uses; with
         `create` one is made where there is none), which `close` closes; or in one that is open, which stays open.
-        Raises UsageError for a name that cannot be, and what opening a repository raises."""
+        Where a URL is that of servers (http:), they are asked for single files, and no catalog is made here. Raises
+        UsageError for a name that cannot be, and what opening a repository raises."""
         check_new_name(name, "hoard")
         self.name = name
         self._level = level
@@ -110,6 +122,15 @@ class Hoard(MutableMapping[str, Any]):
         self._read()
         return key_history(self.repository, self.name, key)
 
+    def url(self, key: str, *, expires_s: float | None = None, server: str | None = None) -> str:
+        """An address from which any program can read the file of a key, now or when it is another one: on `server`, the
+        address of a `spraydry serve` of this repository, or of what stands before it. Good for `expires_s` seconds
+        where the server, or the object store that it lies in, wants that; by itself for a week.
+
+        Raises KeyNotFound, UsageError where there is no such place.
+        """
+        return address_of(self.repository, self.name, key, self.find(key), server, expires_s)
+
     def ping(self) -> None:
         """Raises StoreUnavailable, or another StoreError, where the repository does not answer."""
         self._read()
@@ -129,7 +150,7 @@ class Hoard(MutableMapping[str, Any]):
             if new and self._keys_read().find(key) is not None:
                 raise KeyExists(f"{self.name}/{key} is there already")
 
-        with _opened(source) as stream:
+        with opened(source) as stream:
             front = _front(stream)
             if len(front) <= MAX_BYTES and class_of_hoard(self.repository, self.name) is None:
                 try:
@@ -168,7 +189,7 @@ class Hoard(MutableMapping[str, Any]):
             held, sink = 0, sink_of(writer, self.name)
             for key, source in sources:
                 name_of(key)
-                with _opened(source) as stream:
+                with opened(source) as stream:
                     entry = changes[key] = store_file(sink, stream, key)
                 held += entry.size
                 count += 1
@@ -263,7 +284,7 @@ def _front(stream: BinaryIO) -> bytes:
     return b"".join(parts)
 
 
-def _opened(source: Source) -> AbstractContextManager[BinaryIO]:
+def opened(source: Source) -> AbstractContextManager[BinaryIO]:
     """A stream over what was given; a stream that was given stays open."""
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source)

@@ -20,7 +20,7 @@ from spraydry.errors import (
 )
 from spraydry.stores.remote.tokens import token_for, where_to_put
 from spraydry.stores.remote.wire import ROOT, Failure, Greeting, decode, encode, error_of, greeting_of
-from spraydry.stores.shared.exchange import Answer, Exchange, TooLong, read_body
+from spraydry.stores.shared.exchange import Answer, Body, Exchange, TooLong, read_body
 from spraydry.stores.shared.web import Part, WebServer
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class Server:
         path: str,
         most: int,
         headers: dict[str, str] | None = None,
-        body: bytes | None = None,
+        body: Body | None = None,
         *,
         takes: tuple[int, ...] = (200, 201, 204),
     ) -> Answer:

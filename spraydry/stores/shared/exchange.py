@@ -9,7 +9,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.message import Message
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 T = TypeVar("T")
+Body = bytes | Iterable[bytes]  # in pieces that are made while they are sent
 
 _PATIENCE_S = 30.0  # to connect, for each piece that is sent, and for each answer beside what its bytes take
 _SLOWEST_BYTES_S = 4096
@@ -87,7 +88,7 @@ class Exchange:
         """For messages about reaching it."""
         return f"{self.url}{self._route.by}"
 
-    def request(self, method: str, path: str, most: int, headers: dict[str, str], body: bytes | None = None) -> Answer:
+    def request(self, method: str, path: str, most: int, headers: dict[str, str], body: Body | None = None) -> Answer:
         """Whatever the server answers, of at most `most` bytes. Raises StoreUnavailable where it does not, TooLong."""
 
         def take(response: http.client.HTTPResponse) -> tuple[int, Message, bytes]:
@@ -105,15 +106,17 @@ class Exchange:
         path: str,
         headers: dict[str, str],
         take: Callable[[http.client.HTTPResponse], T],
-        body: bytes | None = None,
+        body: Body | None = None,
     ) -> tuple[T, bool]:
-        """What `take` makes of the response, and whether the request was sent twice. Raises StoreErrors, and what
-        `take` raises."""
+        """What `take` makes of the response, and whether the request was sent twice: never one whose body is made while
+        it is sent. Raises StoreErrors, and what `take` raises, and making the body."""
         repeated = False
         while True:
             try:
-                connection, used = self._idle.pop(), True
+                connection, used = self._idle.pop() if body is None or isinstance(body, bytes) else None, True
             except IndexError:
+                connection = None
+            if connection is None:
                 connection, used = self._connection(), False
             keep, response = False, None
             try:
@@ -167,15 +170,19 @@ class Exchange:
         method: str,
         path: str,
         headers: dict[str, str],
-        body: bytes | None,
+        body: Body | None,
     ) -> None:
         target = f"{self._route.before}{self._folder}/{path}"
         if body is None:
             connection.request(method, target, headers={**self._headers, **headers})
             return
-        sent = {**self._headers, **headers, "Content-Length": str(len(body))}
+        sent = {**self._headers, **headers}
         try:
-            connection.request(method, target, _pieces(connection, body), sent)
+            if isinstance(body, bytes):
+                sent["Content-Length"] = str(len(body))
+                connection.request(method, target, _pieces(connection, body), sent)
+            else:
+                connection.request(method, target, _patiently(connection, body), sent)
         except (BrokenPipeError, ConnectionResetError):
             if connection.sock is None:
                 raise
@@ -196,6 +203,12 @@ def _pieces(connection: http.client.HTTPConnection, body: bytes) -> Iterator[mem
     view = memoryview(body)
     for at in range(0, len(body), _PIECE_BYTES):
         yield view[at : at + _PIECE_BYTES]
+
+
+def _patiently(connection: http.client.HTTPConnection, body: Iterable[bytes]) -> Iterator[bytes]:
+    """As `_pieces`, of a body whose pieces are made while it is sent."""
+    connection.sock.settimeout(_PATIENCE_S)
+    yield from body
 
 
 def read_body(response: http.client.HTTPResponse, most: int) -> bytes:

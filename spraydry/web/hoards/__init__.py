@@ -26,6 +26,7 @@ def routes(served: Served) -> list[BaseRoute]:
         Route(hoard + "/keys/{key:path}", one.put, methods=["PUT"]),
         Route(hoard + "/keys/{key:path}", one.delete, methods=["DELETE"]),
         Route(hoard + "/history/{key:path}", lists.history),
+        Route(hoard + "/url/{key:path}", lists.url, methods=["POST"]),
         Route(hoard + "/has", lists.has, methods=["POST"]),
         Route(hoard + "/batch", lists.batch, methods=["POST"]),
         Route(hoard + "/transactions", transactions.begin, methods=["POST"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
 
 from starlette.requests import Request
@@ -18,6 +19,8 @@ from spraydry.web.grant import grant_of
 from spraydry.web.hoards.part import Part, answer, file_of, hoard_of, key_of, number_of, require_put
 from spraydry.web.hoards.transactions import Transactions
 
+DEFAULT_EXPIRES_S = 7 * 86400
+MOST_EXPIRES_S = 400 * 86400
 _MOST_EVENTS = 100_000
 
 
@@ -97,6 +100,21 @@ class Lists:
             )
 
         return answer(wire.History(events=await self._part.served.call(events)))
+
+    async def url(self, request: Request) -> Response:
+        """An address of a key's file that needs no token, for as long as it is good."""
+        hoard, key = hoard_of(request), key_of(request)
+        grant = grant_of(request)
+        grant.require("read", hoard=hoard)
+        wanted = (await message_of(request, wire.Wanted, self._part.uploads.room)).expires_s
+        seconds = DEFAULT_EXPIRES_S if wanted is None else wanted
+        if not 1 <= seconds <= MOST_EXPIRES_S:
+            raise UsageError(f"a link is good for 1 s to {MOST_EXPIRES_S // 86400} days")
+        await self._part.find(request, hoard, key)
+        address = self._part.served.prefix + wire.public_path(hoard, key)
+        expires = int(time.time() + seconds)
+        signed = request.scope["spraydry.door"].sign(address, expires, grant.name)
+        return answer(wire.Link(path=signed, expires=None if signed == address else expires))
 
     async def batch(self, request: Request) -> Response:
         """Many small files, each for its key to name, committed together."""
