@@ -170,7 +170,7 @@ class Hoard(MutableMapping[str, Any]):
         """Store a file under the digest of its bytes, in hex. Raises as `put`."""
         self.repository.refresh()
         began_at = self.repository.heed()
-        with _opened(source) as stream, Writer(self.repository, self._level) as writer:
+        with opened(source) as stream, Writer(self.repository, self._level) as writer:
             entry = store_file(sink_of(writer, self.name), stream, "")
             writer.finish()
             assert entry.file_digest is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -117,6 +117,11 @@ class RemoteHoard(Hoard):
         name_of(key)
         with opened(source) as stream:
             return _put(self._talk, stream, key, new)
+
+    def put_unnamed(self, source: Source) -> Kept:
+        """As Hoard.put_unnamed: in the hoard for those, whatever this one is."""
+        with opened(source) as stream:
+            return _cause(lambda: self._talk.put_unnamed(stream))
 
     def put_many(self, sources: Iterable[tuple[str, Source]]) -> int:
         """As Hoard.put_many, up to 1,000 files or 8 MiB together; longer ones by themselves."""
@@ -334,8 +339,13 @@ def _opened(talk: Talk, key: str, kept: Kept | None = None) -> io.BufferedReader
 
 
 def _put(talk: Talk, source: Any, key: str, new: bool) -> Kept:
+    return _cause(lambda: talk.put(key, source, new))
+
+
+def _cause(put: Callable[[], wire.File]) -> Kept:
+    """What was put. Raises why its source could not be read as that was raised."""
     try:
-        return _kept(talk.put(key, source, new))
+        return _kept(put())
     except SourceFailed as failed:
         assert failed.__cause__ is not None
         raise failed.__cause__ from None

@@ -103,20 +103,27 @@ class Talk:
 
     # -- changing
 
+    def put_unnamed(self, source: BinaryIO) -> wire.File:
+        """Keep what a stream gives under its digest. Raises SourceFailed, StoreErrors."""
+        return self._put("/v1/files", source, {})
+
     def put(self, key: str, source: BinaryIO, new: bool) -> wire.File:
         """Let a key name what a stream gives. Raises KeyExists, SourceFailed, StoreErrors."""
+        return self._put(wire.key_path(self.hoard, key), source, {"If-None-Match": "*"} if new else {}, key)
+
+    def _put(self, path: str, source: BinaryIO, condition: dict[str, str], key: str = "") -> wire.File:
         front = _read(source, SMALL_BYTES)
         rest = _read(source, 1) if len(front) == SMALL_BYTES else b""
-        headers = {**self._headers, **({"If-None-Match": "*"} if new else {})}
+        headers = {**self._headers, **condition}
         if rest:
-            return self._put_long(key, source, front + rest, headers)
+            return self._put_long(path, source, front + rest, headers)
         tries = 0
 
         def ask(server: Server) -> wire.File:
             nonlocal tries
             tries += 1
             try:
-                answer = server.request("PUT", wire.key_path(self.hoard, key), _JSON_BYTES, headers, front)
+                answer = server.request("PUT", path, _JSON_BYTES, headers, front)
                 tries += answer.repeated
                 return _message(answer, wire.File)
             except KeyExists:
@@ -130,7 +137,7 @@ class Talk:
 
         return self._ask(ask)
 
-    def _put_long(self, key: str, source: BinaryIO, front: bytes, headers: dict[str, str]) -> wire.File:
+    def _put_long(self, path: str, source: BinaryIO, front: bytes, headers: dict[str, str]) -> wire.File:
         """As `put`, of what does not fit into memory: sent once, or again where the stream can go back."""
         sent = False
         begin = _position(source, len(front))
@@ -148,9 +155,7 @@ class Talk:
         def ask(server: Server) -> wire.File:
             if sent and begin is None:
                 raise StoreError(f"{server.url} was not reached in time, and what was to be put cannot be read again")
-            return _message(
-                server.request("PUT", wire.key_path(self.hoard, key), _JSON_BYTES, headers, pieces()), wire.File
-            )
+            return _message(server.request("PUT", path, _JSON_BYTES, headers, pieces()), wire.File)
 
         return self._ask(ask)
 

@@ -33,5 +33,7 @@ def routes(served: Served) -> list[BaseRoute]:
         Route(begun + "/prepare", transactions.prepare, methods=["POST"]),
         Route(begun + "/commit", transactions.commit, methods=["POST"]),
         Route(begun + "/abort", transactions.abort, methods=["POST"]),
+        Route("/v1/files", one.put_unnamed, methods=["PUT"]),
+        Route("/v1/files/{key}", one.get),
         Route("/hoards/{hoard}/{key:path}", one.get),
     ]

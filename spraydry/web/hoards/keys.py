@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from spraydry.actions.hoard import Asked
-from spraydry.errors import Conflict, KeyExists, KeyNotFound
+from spraydry.actions.hoard.address import DIGESTS
+from spraydry.errors import Conflict, KeyExists, KeyNotFound, UsageError
+from spraydry.format.digest import digest
 from spraydry.format.entry import Entry
 from spraydry.web.failures import failure
 from spraydry.web.files import respond_file
@@ -81,7 +83,7 @@ class OneKey:
 
     async def get(self, request: Request) -> Response:
         """GET and HEAD: the bytes, or a part of them."""
-        hoard, key = hoard_of(request), key_of(request)
+        hoard, key = hoard_of(request) if "hoard" in request.path_params else DIGESTS, key_of(request)
         grant_of(request).require("read", hoard=hoard)
         if (within := self._transactions.of(request, hoard)) is not None:
             entry = await within.find(key)
@@ -125,11 +127,29 @@ class OneKey:
                 asked = Asked(change.key, plain=upload.plain, check=check)
                 await self._part.groups.change(change.hoard, asked)
             else:
-                async with self._part.uploads.stored(upload, change.key) as (entry, began_at):
+                async with self._part.uploads.stored(upload, change.hoard, change.key) as (entry, began_at):
                     asked = Asked(change.key, entry=entry, began_at=began_at, check=check)
                     await self._part.groups.change(change.hoard, asked)
         assert asked.entry is not None
         return before[0], asked.entry
+
+    async def put_unnamed(self, request: Request) -> Response:
+        """PUT without a key: the body becomes the file under its own digest."""
+        grant = grant_of(request)
+        self._part.check_writable()
+        require_put(grant, DIGESTS)
+        async with self._part.uploads.body(request) as upload:
+            if upload.plain is not None:
+                asked = Asked(digest(upload.plain).hex(), plain=upload.plain)
+                await self._part.groups.change(DIGESTS, asked)
+            else:
+                async with self._part.uploads.stored(upload, DIGESTS, "") as (entry, began_at):
+                    if entry.file_digest is None:
+                        raise UsageError("a file with so long holes is not hashed: put it under a key")
+                    asked = Asked(entry.file_digest.hex(), entry=entry, began_at=began_at)
+                    await self._part.groups.change(DIGESTS, asked)
+        assert asked.entry is not None
+        return answer(file_of(asked.key, asked.entry), 200, {"ETag": etag_of(asked.entry)})
 
     async def delete(self, request: Request) -> Response:
         """DELETE: the key names nothing any more."""

@@ -11,6 +11,7 @@ import trio
 from starlette.requests import ClientDisconnect, Request
 
 from spraydry.actions.hoard import store_file
+from spraydry.actions.hoard.copies import sink_of
 from spraydry.errors import StoreUnavailable, UsageError
 from spraydry.format.entry import Entry
 from spraydry.repository.repository import Repository
@@ -98,11 +99,11 @@ class Uploads:
         return await trio.to_thread.run_sync(function, limiter=self._large)
 
     @asynccontextmanager
-    async def stored(self, upload: Upload, key: str) -> AsyncIterator[tuple[Entry, int]]:
+    async def stored(self, upload: Upload, hoard: str, key: str) -> AsyncIterator[tuple[Entry, int]]:
         """What is to be committed for a body, for a key, and the newest slot when storing began; until the end of the
         block it is kept from collection."""
         repository = self._served.repository
-        writer, entry, began_at = await self.call(partial(_store, repository, upload.stream(), key))
+        writer, entry, began_at = await self.call(partial(_store, repository, upload.stream(), hoard, key))
         try:
             yield entry, began_at
         finally:
@@ -119,11 +120,11 @@ async def _parts(request: Request) -> AsyncGenerator[bytes]:
         raise UsageError("the client hung up before all of the body was there") from None
 
 
-def _store(repository: Repository, source: BinaryIO, key: str) -> tuple[Writer, Entry, int]:
+def _store(repository: Repository, source: BinaryIO, hoard: str, key: str) -> tuple[Writer, Entry, int]:
     began_at = repository.heed()
     writer = Writer(repository)
     try:
-        entry = store_file(writer, source, key)
+        entry = store_file(sink_of(writer, hoard), source, key)
         writer.finish()
     except BaseException:
         writer.close()

@@ -231,3 +231,14 @@ def test_links(hoard: Hoard, server: Running) -> None:
 def test_it_is_the_same_hoard(hoard: Hoard, server: Running) -> None:
     ask(server, "PUT", key("a", hoard.name), b"plain HTTP")
     assert hoard["a"].read() == b"plain HTTP"
+
+
+def test_without_a_key(hoard: Hoard, server: Running) -> None:
+    for size in (0, 10, 3 << 20):
+        plain = os.urandom(size)
+        kept = hoard.put_unnamed(io.BytesIO(plain))
+        assert kept.key == digest(plain).hex() and kept.size == size
+        assert ask(server, "GET", f"/v1/files/{kept.key}").body == plain
+    put = ask(server, "PUT", "/v1/files", b"by curl")
+    assert put.status == 200 and put.json["key"] == put.json["digest"] == digest(b"by curl").hex()
+    assert ask(server, "GET", f"/v1/files/{'0' * 64}").status == 404
