@@ -11,12 +11,13 @@ def bundle(
     out: str,
     /,
     *versions: str,
+    hoard: list[str] | None = None,
     since: list[str] | None = None,
     having: Annotated[str | None, Parameter(name="--for")] = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Write versions to one file, to carry them elsewhere.
+    """Write versions and hoards to one file, to carry them elsewhere.
 
     The file is a repository itself: it can be listed and mounted with --repo, and
     `spraydry pull FILE` takes it in. With --since or --for it leaves out what the
@@ -35,6 +36,8 @@ def bundle(
         The file; nothing may be there yet.
     versions
         ROOT (all its versions, under all their names) or ROOT@VERSION.
+    hoard
+        A hoard, with all its keys; may be given several times.
     since
         ROOT or ROOT@VERSION that the other side has; may be given several times.
     having
@@ -55,7 +58,16 @@ def bundle(
         repository = stack.enter_context(open_repository(read_only=dry_run))
         other = stack.enter_context(open_other(having, read_only=True)) if having is not None else None
         progress = stack.enter_context(Progress(quiet=json))
-        made = action(repository, out, versions, since=since or (), having=other, dry_run=dry_run, report=progress)
+        made = action(
+            repository,
+            out,
+            versions,
+            hoards=hoard or (),
+            since=since or (),
+            having=other,
+            dry_run=dry_run,
+            report=progress,
+        )
     done = made.transferred
     if json:
         told = {"versions": done.versions, "prerequisites": made.prerequisites, "frames": done.frames}
@@ -67,6 +79,8 @@ def bundle(
         return
     plural = terminal.plural
     count = plural(len(done.versions), "version")
+    if done.hoards:
+        count += f", {plural(len(done.hoards), 'hoard')} with {plural(sum(one.keys for one in done.hoards), 'key')}"
     if made.file_bytes is None:
         terminal.line(f"would hold {count}, about {terminal.size(done.sent_bytes)}")
     else:

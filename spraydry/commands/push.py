@@ -8,29 +8,40 @@ def push(
     /,
     *versions: str,
     root: str | None = None,
+    hoard: list[str] | None = None,
+    overwrite: bool = False,
     limit: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Copy versions to another repository.
+    """Copy versions and hoards to another repository.
 
     Only what is missing there is sent. Each version is there as soon as it is
     whole, the oldest first: what was sent before an interruption counts the next
     time. The other repository is made where there is none.
 
+    A key of a hoard that names something else there is replaced if that is what it
+    once named here, and stays if it came after what it names here; if neither knows
+    the other's, nothing is sent. Keys that are only there stay.
+
     For example:
         spraydry push sftp://backup.example/srv/photos photos
         spraydry push s3://bucket/mine photos@v3 music --limit 2M
         spraydry push /mnt/usb/all.sqlite --dry-run
+        spraydry push /mnt/usb/all.sqlite --hoard avatars
 
     Parameters
     ----------
     remote
         The other repository: a path (a SQLite file) or URL, as --repo takes it.
     versions
-        ROOT (all its versions, under all their names) or ROOT@VERSION; without any, everything.
+        ROOT (all its versions, under all their names) or ROOT@VERSION; without any, and no hoard, everything.
     root
         Another name, there, for the one root that is named.
+    hoard
+        A hoard, with all its keys; may be given several times.
+    overwrite
+        Replace what keys name there by what they name here.
     limit
         At most so many bytes a second, such as 2M.
     dry_run
@@ -45,7 +56,7 @@ def push(
     from spraydry.errors import StoreNotFound
 
     with open_repository(read_only=dry_run) as repository, Progress(quiet=json) as progress:
-        check(repository, versions, root)  # before anything is made there
+        check(repository, versions, root, hoard or ())  # before anything is made there
         try:
             other = open_other(remote, create=not dry_run, read_only=dry_run, limit=limit)
         except StoreNotFound:
@@ -53,5 +64,14 @@ def push(
                 raise
             other = open_other("memory:", create=True)
         with other:
-            done = transfer(repository, other, versions, root=root, dry_run=dry_run, report=progress)
+            done = transfer(
+                repository,
+                other,
+                versions,
+                root=root,
+                hoards=hoard or (),
+                overwrite=overwrite,
+                dry_run=dry_run,
+                report=progress,
+            )
     tell(done, "sent", "there", dry_run, json)

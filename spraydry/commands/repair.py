@@ -178,9 +178,15 @@ def _tell_versions(done: Repaired) -> None:
             terminal.warn(f"{one.of} is not the newest of its root any more: run it again")
         else:
             terminal.line(f"{one.of.root} would get a new version: {one.of} {lacks}")
-    others = sorted({one.version for one in done.damage} - (set() if done.written else replaced))
+    keys = sorted({one.where for one in done.damage if one.is_key})
+    for key in keys[:_SHOWN]:
+        terminal.warn(f"{terminal.printable(key)} cannot be read: put it again, or delete it")
+    if len(keys) > _SHOWN:
+        terminal.warn(f"and {terminal.plural(len(keys) - _SHOWN, 'more key')}, which --json tells")
+    damage = [one for one in done.damage if not one.is_key]
+    others = sorted({one.version for one in damage} - (set() if done.written else replaced))
     if others:
-        paths = len({(one.version, one.path) for one in done.damage if one.version in others})
+        paths = len({one.where for one in damage if one.version in others})
         terminal.line(
             f"{terminal.plural(paths, 'path')} of older versions cannot be read: {', '.join(others[:5])}"
             + (f" and {len(others) - 5:,} more" if len(others) > 5 else "")

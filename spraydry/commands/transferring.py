@@ -25,10 +25,17 @@ def tell(done: Transferred, verb: str, where: str, dry_run: bool, json: bool) ->
     about = "about " if dry_run else ""
     if done.versions:
         terminal.line(f"{plural(len(done.versions), 'version')}, {about}{size(done.sent_bytes)}")
-    elif done.sent_bytes:
+    elif done.sent_bytes and not done.hoards:
         terminal.line(f"{'would be ' if dry_run else ''}{verb}: {about}{size(done.sent_bytes)} that versions lacked")
-    else:
+    elif not any(one.keys or one.updated for one in done.hoards):
         terminal.line("nothing is missing")
+    for one in done.hoards:
+        if not (one.keys or one.updated or one.newer):
+            continue
+        what = plural(one.keys, "key") + (f", {one.updated:,} replaced" if one.updated else "")
+        newer = f"; {one.newer:,} {where} came later, and stay" if one.newer else ""
+        would = "would be " if dry_run else ""
+        terminal.line(f"{would}{verb}: hoard {one.hoard}, {what}, {about}{size(one.sent_bytes)}{newer}")
     if done.existing:
         terminal.line(f"{plural(len(done.existing), 'version')} {where} already")
     for root, newest in done.behind.items():

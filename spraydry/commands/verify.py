@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def verify(*, sample: str | None = None, rebuild: bool = False, json: bool = False) -> int | None:
-    """Check that everything stored is whole, and that every version has all it needs.
+    """Check that everything stored is whole, and versions and hoards have all they need.
 
     Reads and decodes every frame (of several stores, each copy), compares it with
-    its name and with the catalog, then walks all versions down to the digest of
-    each file. Damage is told with the paths that need what is damaged, and the exit
+    its name and with the catalog, then walks all versions and hoards down to the
+    digest of each file. Damage is told with the paths that need what is damaged, and the exit
     code is 6; `spraydry repair` mends what can be mended.
 
     The catalog remembers when each frame was looked at. A sample goes on where the
@@ -84,11 +84,12 @@ def verify(*, sample: str | None = None, rebuild: bool = False, json: bool = Fal
     looked = (
         f"{terminal.plural(found.frames, 'frame')}, {terminal.plural(found.chunks, 'chunk')},"
         f" {terminal.size(found.plain_bytes)}, {terminal.plural(found.versions, 'version')}"
-        f" in {terminal.duration(seconds)}"
+        + (f", {terminal.plural(found.hoards, 'hoard')}" if found.hoards else "")
+        + f" in {terminal.duration(seconds)}"
     )
     terminal.line(f"{'all is whole' if found.sound else 'there is damage'}: checked {looked}")
     _tell_proofs(found)
-    if paths := len({(one.version, one.path) for one in found.damage}):
+    if paths := len({one.where for one in found.damage}):
         terminal.line(f"{terminal.plural(paths, 'path')} lost bytes: `spraydry repair` shows what can be mended")
     return None if found.sound else CorruptData.exit_code
 
@@ -100,9 +101,9 @@ def _tell(damage: list[Damage]) -> None:
 
     from spraydry.commands import terminal
 
-    for (version, path), reasons in groupby(damage, lambda one: (one.version, one.path)):
+    for where, reasons in groupby(damage, lambda one: one.where):
         first, *more = (re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", one.reason) for one in reasons)
-        terminal.warn(f"{version}:{terminal.printable(path)}: {first}{f', and {len(more):,} more' if more else ''}")
+        terminal.warn(f"{terminal.printable(where)}: {first}{f', and {len(more):,} more' if more else ''}")
 
 
 def _tell_proofs(found: Verified) -> None:

@@ -1,6 +1,6 @@
 """Hoards: single files under keys, put, read, listed, deleted, one by one or several in a transaction."""
 
-from spraydry.actions.hoard.checkpoints import checkpoint
+from spraydry.actions.hoard.checkpoints import checkpoint, tree_of
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.files import store_file
 from spraydry.actions.hoard.history import Event, key_history
@@ -26,4 +26,5 @@ __all__ = [
     "revive",
     "save",
     "store_file",
+    "tree_of",
 ]

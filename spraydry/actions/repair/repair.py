@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from spraydry.actions.compose.theatre import Theatre
 from spraydry.actions.heal import heal
 from spraydry.actions.progress import Done, Report, unheard
+from spraydry.actions.repair.checkpoints import checkpoints_again
 from spraydry.actions.repair.cures import Cured, Cures, Remotes, mend_dictionaries
 from spraydry.actions.repair.indexes import MendedIndex, mend_index
 from spraydry.actions.repair.mending import Had, Mended
@@ -22,9 +23,11 @@ from spraydry.actions.verify.sample import Sample
 from spraydry.actions.verify.trees import Damage, TreeChecker
 from spraydry.actions.verify.verify import BadFrames, Verified, look_at_frames
 from spraydry.errors import StoreReadOnly, StoreUnavailable
+from spraydry.format.chunker import DEFAULT_SPEC
 from spraydry.format.digest import DIGEST_BYTES
-from spraydry.format.version import DropRecord, RevokeRecord, VersionRecord
+from spraydry.format.version import CheckpointRecord, DropRecord, RevokeRecord, VersionRecord
 from spraydry.repository.condemned import condemn
+from spraydry.repository.hoards import Puts
 from spraydry.repository.repository import Repository
 from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
@@ -209,7 +212,7 @@ def _mend(
 
     The originals are searched for all that is missing at once; a manifest that was had names more to look for.
     """
-    specs = sorted({version.record.spec for version in _versions(repository)})
+    specs = sorted({DEFAULT_SPEC, *(version.record.spec for version in _versions(repository))})
     files = size = 0
 
     def looked(file_bytes: int) -> None:
@@ -223,7 +226,10 @@ def _mend(
         for version in _versions(repository):
             result.versions += 1
             result.damage += checker.check(version)
+        for hoard, view in repository.log.hoards.views().items():
+            result.damage += checker.check_hoard(hoard, view)
         count = mended.take(_links_counted(repository, theatre, mended, result.damage)) if mended.lost else 0
+        count += mended.take(checkpoints_again(repository, lambda: mended.lost)) if mended.lost else 0
         for source in sources:
             count += mended.take(originals(source, specs, lambda: mended.lost, report)) if mended.lost else 0
         if not count:
@@ -236,7 +242,7 @@ def _links_counted(
 ) -> Iterator[Cured]:
     """The lost pages of links lists that come out again when the hardlinks in a tree, which is whole, are counted."""
     wrong: dict[str, bool] = {}
-    for one in damage:
+    for one in (one for one in damage if not one.is_key):
         wrong[one.version] = wrong.get(one.version, True) and one.is_links
     for version in _versions(repository):
         links = version.record.links
@@ -248,7 +254,7 @@ def _links_counted(
 
 def _affected(repository: Repository, damage: Sequence[Damage]) -> Iterator[Version]:
     """The newest version of each root, where something is wrong with it."""
-    wrong = {one.version for one in damage}
+    wrong = {one.version for one in damage if not one.is_key}
     for root in repository.roots():
         newest = repository.log.newest(root)
         if newest is None:
@@ -278,7 +284,7 @@ def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list
         """What others committed since may need what is lost here, or give up what was stored; then the next repair,
         which sees it, decides."""
         for slot, record in enumerate(repository.log.records[seen:], seen + 1):
-            if isinstance(record, VersionRecord | RevokeRecord | DropRecord) and slot not in ours:
+            if isinstance(record, _CHANGING) and slot not in ours:
                 raise _CommittedMeanwhile
 
     try:
@@ -286,6 +292,9 @@ def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list
     except _CommittedMeanwhile:
         result.condemned = 0
         result.left_alone.append("another writer committed meanwhile: no damaged frame was given up, run it again")
+
+
+_CHANGING = VersionRecord | RevokeRecord | DropRecord | CheckpointRecord | Puts
 
 
 class _CommittedMeanwhile(Exception):

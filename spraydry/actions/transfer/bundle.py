@@ -32,36 +32,37 @@ def bundle(
     path: str,
     addresses: Sequence[str],
     *,
+    hoards: Sequence[str] = (),
     since: Sequence[str] = (),
     having: Repository | None = None,
     dry_run: bool = False,
     report: Report = unheard,
 ) -> Bundled:
-    """Write versions (ROOT, ROOT@VERSION) to a new file at `path`, without what is in the versions `since`, or in those
-    that `having` has, too.
+    """Write versions (ROOT, ROOT@VERSION) and `hoards` to a new file at `path`, without what is in the versions
+    `since`, or in those that `having` has, too.
 
     The file is there whole or not at all. Raises UsageError where one is there already, RootNotFound, VersionNotFound,
     and as `transfer`.
     """
-    if not addresses:
-        raise UsageError("name what is to be in the bundle: ROOT or ROOT@VERSION")
+    if not (addresses or hoards):
+        raise UsageError("name what is to be in the bundle: ROOT, ROOT@VERSION, or --hoard HOARD")
     if os.path.lexists(path):
         raise UsageError(f"{path} is there already: name a new file, or remove it first")
-    check(source, addresses)
+    versions = check(source, addresses, None, hoards)
     there = _there(source, since, having)
     left_out = {version.made_in for version in there}
-    addresses = [str(version) for version in named(source.log, addresses) if version.made_in not in left_out]
-    if not addresses:
+    addresses = [str(version) for version in versions if version.made_in not in left_out]
+    if not (addresses or hoards):
         raise UsageError("nothing is to be carried: the other side has all of that")
     part = os.path.join(os.path.dirname(os.path.abspath(path)), f".{os.path.basename(path)}.{os.getpid()}.part")
     if dry_run:
         with Repository.open("memory:", create=True) as made:
-            done = transfer(source, made, addresses, assumed=there, dry_run=True, report=report)
+            done = transfer(source, made, addresses, hoards=hoards, assumed=there, dry_run=True, report=report)
         return Bundled(done, [str(version) for version in there], None)
     remove_files(part)
     try:
         with Repository.open(part, create=True) as made:
-            done = transfer(source, made, addresses, assumed=there, report=report)
+            done = transfer(source, made, addresses, hoards=hoards, assumed=there, report=report)
             write_bundle(
                 made.store, tuple(Prerequisite(str(version), content_name(version.record)) for version in there)
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from spraydry.actions.compare import differing
@@ -55,6 +55,24 @@ class Reader:
         return read(self._source, name)
 
 
+def needed_by_files(reader: Reader, files: Iterable[Entry]) -> Iterator[Needed]:
+    """The chunks of files; some come more than once. Raises as `needed`."""
+    for file in files:
+        if isinstance(file.xattrs, bytes):
+            yield Needed(file.xattrs, False, False)
+        yield from _of_file(reader, file)
+
+
+def _of_file(reader: Reader, entry: Entry) -> Iterator[Needed]:
+    content = entry.content
+    if isinstance(content, Runs):
+        manifest = Manifest(content.manifest, entry.size, reader.read)
+        yield from (Needed(name, False, False) for name in manifest.pages())
+        yield from (Needed(span.chunk, True, True) for span in manifest.spans() if span.chunk is not None)
+    elif entry.file_digest is not None and entry.size:
+        yield Needed(entry.file_digest, True, False)
+
+
 def needed(
     reader: Reader, record: VersionRecord, base: VersionRecord | None, first: Callable[[Subtree], bool]
 ) -> Iterator[Needed]:
@@ -92,9 +110,5 @@ def needed(
                 below = other.content if other is not None else None
                 before = Tree(below, reader.page) if isinstance(below, Subtree) else None
                 stack.append(differing(before, Tree(content, page)))
-        elif isinstance(content, Runs):
-            manifest = Manifest(content.manifest, entry.size, reader.read)
-            yield from (Needed(name, False, False) for name in manifest.pages())
-            yield from (Needed(span.chunk, True, True) for span in manifest.spans() if span.chunk is not None)
-        elif entry.file_digest is not None and entry.size:
-            yield Needed(entry.file_digest, True, False)
+        else:
+            yield from _of_file(reader, entry)

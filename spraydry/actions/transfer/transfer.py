@@ -13,6 +13,7 @@ from spraydry.actions.commit import commit_copy
 from spraydry.actions.ingest.ingest import kept
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.actions.transfer.choose import Choice, Item, choose, content_name, named, records, renamed, same_content
+from spraydry.actions.transfer.hoards import KeysTransferred, choose_keys, fill_keys, transfer_keys
 from spraydry.actions.transfer.needed import Reader, needed
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
@@ -57,11 +58,17 @@ class Transferred:
     frames: int = 0
     chunks: int = 0
     sent_bytes: int = 0
+    hoards: list[KeysTransferred] = field(default_factory=list)
 
 
-def check(source: Repository, addresses: Sequence[str], root: str | None = None) -> list[Version]:
-    """The versions that would be transferred, oldest first. Raises UsageError, RootNotFound, VersionNotFound."""
-    versions = named(source.log, addresses)
+def check(
+    source: Repository, addresses: Sequence[str], root: str | None = None, hoards: Sequence[str] = ()
+) -> list[Version]:
+    """The versions that would be transferred, oldest first. Raises UsageError, RootNotFound, VersionNotFound,
+    HoardNotFound."""
+    for hoard in hoards:
+        source.log.hoards.existing(hoard)
+    versions = [] if hoards and not addresses else named(source.log, addresses)
     return versions if root is None else renamed(versions, root)
 
 
@@ -71,29 +78,38 @@ def transfer(
     addresses: Sequence[str] = (),
     *,
     root: str | None = None,
+    hoards: Sequence[str] = (),
+    overwrite: bool = False,
     contents: bool = True,
     assumed: Sequence[Version] = (),
     dry_run: bool = False,
     report: Report = unheard,
 ) -> Transferred:
-    """Copy versions that `target` lacks: ROOT (all of its versions, under all names), ROOT@VERSION, or everything.
+    """Copy versions that `target` lacks: ROOT (all of its versions, under all names), ROOT@VERSION; and the keys of
+    `hoards`; or, where neither is given, everything.
 
     Only chunks that the target lacks are sent, and each is verified on the way. Versions are committed oldest first,
     each as soon as it is whole: what was copied when it ends counts the next time. With `root` the versions of one root
     become another's. Without `contents`, only trees and what else is not the content of files is sent: for a lazy clone
-    of the source; nor what is in the versions `assumed` of the source: for a relative bundle.
+    of the source; nor what is in the versions `assumed` of the source: for a relative bundle. Of keys, one that names
+    something else there is replaced where that is what it once named here, stays where it is the other way round, and
+    is refused otherwise, unless to `overwrite`; keys that are only there stay.
 
-    Raises UsageError, RootNotFound, VersionNotFound, VersionExists before anything is sent, and StoreError,
-    ChunkNotFound, ChunkCorrupt.
+    Raises UsageError, RootNotFound, VersionNotFound, HoardNotFound, VersionExists, KeyExists before anything is sent,
+    and StoreError, ChunkNotFound, ChunkCorrupt.
     """
-    check(source, addresses, root)
+    wanted = check(source, addresses, root, hoards)
     done = Transferred()
-    with hold(source, "a transfer", pins=[version.made_in for version in named(source.log, addresses)]):
+    with hold(source, "a transfer", pins=[version.made_in for version in wanted]):
         source.refresh()  # what was removed and collected before the lease was there is not found any more
-        versions = check(source, addresses, root)
+        versions = check(source, addresses, root, hoards)
         if source.opened.bundle is not None:
             check_whole(source.store, source.opened.bundle)
         target.refresh()
+        keys = [
+            choose_keys(source, target, hoard, overwrite)
+            for hoard in hoards or (() if addresses else source.log.hoards.names())
+        ]
         for attempt in range(_TRIES):
             choice = choose(versions, source.log, target.log)
             began_at = target.log.head[0]
@@ -104,7 +120,11 @@ def transfer(
                 if attempt == _TRIES - 1:
                     raise
                 target.refresh()
-    if done.versions and not dry_run:
+        for some in keys:
+            transfer_keys(source, target, some, contents=contents, dry_run=dry_run, report=report)
+            done.hoards.append(some.done)
+            done.sent_bytes += some.done.sent_bytes
+    if (done.versions or done.hoards) and not dry_run:
         merge_runs(target, _MANY_RUNS)
         target.store.flush()
     return done
@@ -156,6 +176,8 @@ def fill(
     wanted = [Wanted(str(version), version.record, None) for version in versions.values()]
     for _ in copy(source, target, Reader(target, source), wanted, True, (), done, dry_run, report):
         pass
+    for hoard in () if addresses else target.log.hoards.names():
+        done.sent_bytes += fill_keys(source, target, hoard, dry_run)
     if not dry_run:
         target.store.flush()
     return done

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
+
+import msgspec
 
 from spraydry.actions.verify.chunks import Sound
 from spraydry.errors import CorruptData, SprayDryError, StoreUnavailable
@@ -12,6 +15,7 @@ from spraydry.format.links import Links
 from spraydry.format.manifest import Manifest
 from spraydry.format.tree import Page
 from spraydry.repository.ahead import read_ahead
+from spraydry.repository.hoards import View
 from spraydry.repository.stream import hash_of, spans
 from spraydry.repository.versions import Version
 
@@ -22,11 +26,18 @@ _LINKS = "the list of hardlinks: "
 
 @dataclass(frozen=True)
 class Damage:
-    """Something a version needs and does not have: the path there (empty: the version itself), and why."""
+    """Something a version needs and does not have: the path there (empty: the version itself), and why. Of a hoard
+    (`is_key`), `version` is its name and `path` the key, empty where nobody knows which."""
 
     version: str
     path: bytes
     reason: str
+    is_key: bool = False
+
+    @property
+    def where(self) -> bytes:
+        """What lacks it, as one writes it: ROOT@VERSION:PATH, or HOARD/KEY."""
+        return self.version.encode() + (b"/" if self.is_key else b":") + self.path
 
     @property
     def is_links(self) -> bool:
@@ -73,6 +84,25 @@ class TreeChecker:
         wrong += self._tree(record.entry) if isinstance(record.entry.content, Subtree) else []
         wrong += self._entries([record.entry])
         return [Damage(str(version), path, reason) for path, reason in sorted(wrong)]
+
+    def check_hoard(self, hoard: str, view: View) -> list[Damage]:
+        """What is wrong with a hoard, sorted by key."""
+        wrong: list[tuple[bytes, str]] = []
+        changes = dict(view.changes)
+        files: Iterator[Entry] = (
+            _named(name, change.entry) for name, change in changes.items() if change.entry is not None
+        )
+        try:
+            if view.base is not None and isinstance(view.base.content, Subtree):
+                base = self._readable(view.base.content, wrong)
+                files = chain((entry for entry in base if entry.name not in changes), files)
+            while batch := list(islice(files, _BATCH_ENTRIES)):
+                wrong += self._entries(batch)
+        except StoreUnavailable:
+            raise
+        except SprayDryError as error:
+            wrong.append((b"", str(error)))
+        return [Damage(hoard, name.replace(b"\1", b"/"), reason, True) for name, reason in sorted(wrong)]
 
     def is_sound(self, subtree: bytes) -> bool:
         """Whether the tree of that digest was looked at, and nothing is wrong in it."""
@@ -203,6 +233,11 @@ class TreeChecker:
         hashed = self._hash_files and runs.digest is not None and entry.size - runs.filled <= MAX_HOLES_HASHED_BYTES
         if hashed and hash_of(read_ahead(self._chunks.repository, entry)) != runs.digest:
             raise CorruptData("its chunks are whole, but together they are not what its digest names")
+
+
+def _named(name: bytes, file: Entry) -> Entry:
+    made: Entry = msgspec.structs.replace(file, name=name)
+    return made
 
 
 def _under(name: bytes, wrong: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:

@@ -1,4 +1,4 @@
-"""The verify itself: frames, then what versions need of them."""
+"""The verify itself: frames, then what versions and hoards need of them."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class Verified:
     plain_bytes: int = 0
     stored_bytes: int = 0
     versions: int = 0
+    hoards: int = 0
     unindexed: int = 0
     unreferenced: int = 0
     known_damaged: int = 0
@@ -228,3 +229,6 @@ def _versions(repository: Repository, result: Verified, bad: BadFrames, hash_fil
                 done.add(version.made_in)
                 result.versions += 1
                 result.damage += checker.check(version)
+    for hoard, view in repository.log.hoards.views().items():
+        result.hoards += 1
+        result.damage += checker.check_hoard(hoard, view)

@@ -1,0 +1,180 @@
+"""Keys of hoards from one repository to another: what is missing there, and what is older."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from spraydry.actions.hoard import commit_changes
+from spraydry.actions.progress import Done, Report
+from spraydry.actions.transfer.needed import Reader, needed_by_files
+from spraydry.actions.transfer.plan import Plan
+from spraydry.actions.transfer.send import Sender
+from spraydry.errors import Conflict, KeyExists
+from spraydry.format.entry import Content, Entry
+from spraydry.format.keys import name_of
+from spraydry.format.version import HoardRecord
+from spraydry.repository.keys import Kept, Keys
+from spraydry.repository.repository import Repository
+from spraydry.repository.writer import Writer
+from spraydry.stores.database.scratch import scratch_errors
+
+_TOGETHER = 10_000
+_TOLD = 5
+
+
+@dataclass
+class KeysTransferred:
+    """What was (or would be) transferred of a hoard: `keys` that were missing, `updated` ones that named there what
+    they once did here. `existing` name the same there, `newer` there what came after what they name here."""
+
+    hoard: str
+    keys: int = 0
+    updated: int = 0
+    existing: int = 0
+    newer: int = 0
+    sent_bytes: int = 0
+
+
+@dataclass
+class HoardChoice:
+    """What is to be transferred of a hoard: keys that are missing, and of those that differ the ones in `replaced`."""
+
+    hoard: str
+    done: KeysTransferred
+    replaced: set[str] = field(default_factory=set)
+
+
+class _Pair(NamedTuple):
+    key: str
+    here: Entry
+    there: Entry | None
+
+
+def choose_keys(source: Repository, target: Repository, hoard: str, overwrite: bool) -> HoardChoice:
+    """Compare the keys of a hoard. One that differs is replaced where it was the same once, or with `overwrite`; where
+    it is the newer one there it stays. Raises KeyExists, naming some, for those of which neither knows the other's."""
+    done = KeysTransferred(hoard)
+    choice = HoardChoice(hoard, done)
+    differing: dict[str, tuple[Content, Content]] = {}
+    for pair in _pairs(source, target, hoard):
+        if pair.there is None:
+            done.keys += 1
+        elif _same(pair.here, pair.there):
+            done.existing += 1
+        else:
+            differing[pair.key] = pair.here.content, pair.there.content
+    if differing and not overwrite:
+        choice.replaced = _ever(source, hoard, {key: there for key, (_, there) in differing.items()})
+        rest = {key: here for key, (here, _) in differing.items() if key not in choice.replaced}
+        newer = _ever(target, hoard, rest) if rest else set()
+        done.newer = len(newer)
+        if conflicts := sorted(rest.keys() - newer):
+            told = ", ".join(f"{hoard}/{key}" for key in conflicts[:_TOLD])
+            more = f" and {len(conflicts) - _TOLD:,} more" if len(conflicts) > _TOLD else ""
+            raise KeyExists(
+                f"{told}{more} {'name' if len(conflicts) > 1 else 'names'} something else there: nothing was"
+                " transferred; --overwrite replaces it by what is here"
+            )
+    else:
+        choice.replaced = set(differing)
+    done.updated = len(choice.replaced)
+    return choice
+
+
+def transfer_keys(
+    source: Repository,
+    target: Repository,
+    choice: HoardChoice,
+    *,
+    contents: bool = True,
+    dry_run: bool = False,
+    report: Report,
+) -> None:
+    """Copy what was chosen, some thousand keys at a time, each whole as soon as it is there; what was copied when it
+    ends counts the next time. Counts in the choice's `done`. Raises Conflict where others change these keys there
+    meanwhile, ChunkNotFound, ChunkCorrupt, StoreError."""
+    hoard, done = choice.hoard, choice.done
+    wanted = (pair for pair in _pairs(source, target, hoard) if pair.there is None or pair.key in choice.replaced)
+    count = 0
+    while part := list(islice(wanted, _TOGETHER)):
+        before = _seen(target, hoard, part)
+        began_at = target.heed()
+        done.sent_bytes += send_files(source, target, [pair.here for pair in part], contents, dry_run)
+        count += len(part)
+        report(Done(f"copying {hoard}", count, done.sent_bytes, done.keys + done.updated))
+        if dry_run:
+            continue
+
+        def check(part: Sequence[_Pair] = part, before: object = before) -> None:
+            if _seen(target, hoard, part) != before:
+                raise Conflict(f"others changed keys of {hoard!r} there meanwhile: run it again")
+
+        commit_changes(target, hoard, {pair.key: pair.here for pair in part}, began_at, verb="push", check=check)
+
+
+def fill_keys(source: Repository, target: Repository, hoard: str, dry_run: bool) -> int:
+    """Bring to a lazy clone what the keys of a hoard still lack; how many bytes that takes."""
+    sent = 0
+    keys = Keys(target.log.hoards.view(hoard), target.tree).list()
+    while part := list(islice(keys, _TOGETHER)):
+        sent += send_files(source, target, [kept.entry for kept in part], True, dry_run)
+    return sent
+
+
+def send_files(source: Repository, target: Repository, files: Sequence[Entry], contents: bool, dry_run: bool) -> int:
+    """Copy the chunks of files that the target lacks; they are durable when it returns. How many bytes that takes."""
+    reader = Reader(source, target)
+    with scratch_errors(), ExitStack() as stack:
+        plan = Plan(source, lambda chunks: _unknown(target, chunks))
+        stack.callback(plan.close)
+        chunks = needed_by_files(reader, files)
+        plan.add(0, chunks if contents else (chunk for chunk in chunks if not chunk.content))
+        totals = plan.settle()
+        if dry_run:
+            return totals.bytes
+        writer = stack.enter_context(Writer(target, plan.level))
+        Sender(source, target, plan, writer, lambda _: None).send(0)
+        return writer.finish().stored_bytes
+
+
+def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
+    missing = set(chunks) - target.catalog.known(chunks)
+    if missing and not target.catalog.database.read_only:
+        missing -= target.vouch(missing)
+    return missing
+
+
+def _pairs(source: Repository, target: Repository, hoard: str) -> Iterator[_Pair]:
+    """The keys of the source with what they name on both sides, in their order."""
+    there = Keys(target.log.hoards.view(hoard), target.tree).list()
+    other: Kept | None = next(there, None)
+    for kept in Keys(source.log.hoards.view(hoard), source.tree).list():
+        name = name_of(kept.key)
+        while other is not None and name_of(other.key) < name:
+            other = next(there, None)
+        same = other is not None and other.key == kept.key
+        yield _Pair(kept.key, kept.entry, other.entry if same and other is not None else None)
+
+
+def _seen(target: Repository, hoard: str, part: Sequence[_Pair]) -> tuple[object, list[object]]:
+    view = target.log.hoards.view(hoard)
+    return view.base, [view.changes.get(name_of(pair.key)) for pair in part]
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    return (one.size, one.content) == (other.size, other.content)
+
+
+def _ever(repository: Repository, hoard: str, contents: Mapping[str, Content]) -> set[str]:
+    """Those keys that ever named these contents."""
+    found: set[str] = set()
+    for _, record in repository.log.reread(repository.log.puts(hoard)):
+        assert isinstance(record, HoardRecord)
+        for key, entry in record.changes:
+            if entry is not None and key in contents and entry.content == contents[key]:
+                found.add(key)
+    return found
