@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import dataclass
 
+from spraydry.actions.hoard import HoardInfo, hoards
 from spraydry.repository.repository import Repository
 
 
@@ -34,13 +35,14 @@ class RootUsage:
 
 @dataclass(frozen=True)
 class Info:
-    """`logical_bytes` is what all versions would take side by side, `plain_bytes` what was left after deduplication,
-    `stored_bytes` what that is in frames; `file_bytes` the size of the local file, if there is one."""
+    """`logical_bytes` is what all versions and keys would take side by side, `plain_bytes` what was left after
+    deduplication, `stored_bytes` what that is in frames; `file_bytes` the size of the local file, if there is one."""
 
     url: str
     repository: str
     slots: int
     roots: list[RootUsage]
+    hoards: list[HoardInfo]
     versions: int
     logical_bytes: int
     chunks: int
@@ -55,7 +57,8 @@ class Info:
 
 
 def info(repository: Repository) -> Info:
-    """Sum up a repository from its log and catalog; reads no frame."""
+    """Sum up a repository from its log and catalog; of frames it reads only those with trees
+    of hoards."""
     log = repository.log
     roots = []
     logical, count = 0, 0
@@ -66,6 +69,8 @@ def info(repository: Repository) -> Info:
         newest = log.find(root)
         totals = newest.record.entry.totals
         roots.append(RootUsage(root, newest.name, len(versions), newest.record.made_ns, totals.files, totals.size))
+    kept = hoards(repository)
+    logical += sum(hoard.bytes for hoard in kept)
     classes = [
         ClassUsage(
             usage.frame_class,
@@ -83,6 +88,7 @@ def info(repository: Repository) -> Info:
         repository=repository.config.repository.hex(),
         slots=log.head[0],
         roots=roots,
+        hoards=kept,
         versions=count,
         logical_bytes=logical,
         chunks=repository.catalog.rows_count(),

@@ -26,11 +26,14 @@ def info(*, json: bool = False) -> None:
         return
     taken = found.file_bytes if found.file_bytes is not None else found.stored_bytes
     times = f" ({found.logical_bytes / taken:.1f} times as much)" if taken and found.logical_bytes else ""
+    keys = terminal.plural(sum(hoard.keys for hoard in found.hoards), "key")
+    hoards = f"{', '.join(hoard.name for hoard in found.hoards[:5])} with {keys}"
     rows = [
         ("repository", terminal.printable(found.url)),
         ("id", found.repository),
         ("holds", f"{terminal.plural(len(found.roots), 'root')}, {terminal.plural(found.versions, 'version')}"),
-        ("all versions", f"{terminal.size(found.logical_bytes)}{times}"),
+        *([("hoards", hoards)] if found.hoards else []),
+        ("all of it" if found.hoards else "all versions", f"{terminal.size(found.logical_bytes)}{times}"),
         ("deduplicated", f"{terminal.size(found.plain_bytes)} in {terminal.plural(found.chunks, 'chunk')}"),
         ("compressed", f"{terminal.size(found.stored_bytes)} in {terminal.plural(found.frames, 'frame')}"),
     ]

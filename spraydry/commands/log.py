@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from spraydry.repository.versions import Version
 
 
-def log(root: str | None = None, /, *, removed: bool = False, json: bool = False) -> None:
+def log(root: str | None = None, /, *, removed: bool = False, hoard: str | None = None, json: bool = False) -> None:
     """Show the versions of a root, oldest first, and what each one added.
 
     `new` are the plain bytes a version added that were nowhere before, `stored`
@@ -19,6 +19,7 @@ def log(root: str | None = None, /, *, removed: bool = False, json: bool = False
         spraydry log photos
         spraydry log                    # of all roots
         spraydry log --removed photos
+        spraydry log --hoard avatars    # what was put and deleted, day by day
 
     Parameters
     ----------
@@ -26,13 +27,18 @@ def log(root: str | None = None, /, *, removed: bool = False, json: bool = False
         The name of a root; without it all are shown.
     removed
         Show instead which versions, and other names of them, were removed, and when.
+    hoard
+        Show instead what was done to a hoard, a line for each day.
     json
-        Print a JSON array, an element for each version.
+        Print a JSON array, an element for each version, or day.
     """
     from spraydry.commands import terminal
     from spraydry.commands.session import open_repository
 
     with open_repository() as repository:
+        if hoard is not None:
+            _tell_days(repository, hoard, json)
+            return
         if removed:
             _tell_removed(repository, root, json)
             return
@@ -59,6 +65,30 @@ def log(root: str | None = None, /, *, removed: bool = False, json: bool = False
             for row in rows
         ),
         right=(2, 3, 4, 5),
+    )
+
+
+def _tell_days(repository: Repository, hoard: str, json: bool) -> None:
+    from spraydry.actions.hoard import days
+    from spraydry.commands import terminal
+
+    found = days(repository, hoard)
+    if json:
+        terminal.print_json_list(found)
+        return
+    terminal.table(
+        ("day", "slots", "put", "size", "deleted"),
+        (
+            (
+                one.day,
+                f"{one.first:,}" if one.first == one.last else f"{one.first:,} to {one.last:,}",
+                f"{one.puts:,}",
+                terminal.size(one.put_bytes),
+                f"{one.deletions:,}" + (f", and all {one.cleared:,} times" if one.cleared else ""),
+            )
+            for one in found
+        ),
+        right=(2, 3),
     )
 
 

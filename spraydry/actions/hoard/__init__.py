@@ -2,6 +2,7 @@
 
 from spraydry.actions.hoard.checkpoints import checkpoint, tree_of
 from spraydry.actions.hoard.commit import commit_changes
+from spraydry.actions.hoard.days import Day, days
 from spraydry.actions.hoard.files import store_file
 from spraydry.actions.hoard.history import Event, key_history
 from spraydry.actions.hoard.hoard import Hoard, Source
@@ -13,6 +14,7 @@ from spraydry.actions.hoard.transaction import Transaction
 
 __all__ = [
     "Asked",
+    "Day",
     "Event",
     "Hoard",
     "HoardInfo",
@@ -21,6 +23,7 @@ __all__ = [
     "change_together",
     "checkpoint",
     "commit_changes",
+    "days",
     "hoards",
     "key_history",
     "revive",
