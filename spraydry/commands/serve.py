@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,8 @@ def serve(
     connections: int = 10_000,
     heal_every: float = 24.0,
     access_log: str = "",
+    accel: Literal["", "nginx"] = "",
+    plain: str = "",
 ) -> None:
     """Serve repositories over HTTP, until SIGTERM or Ctrl-C.
 
@@ -64,6 +66,11 @@ def serve(
         0: never).
     access_log
         A file for a JSON line about each request; - for standard output.
+    accel
+        nginx: the nginx in front of this server sends files itself, out of the folder of --plain.
+    plain
+        Where whole plain files are kept so that others can send them: DIR:BYTES, a folder and the most it may hold,
+        such as /srv/plain:50G, for --accel nginx; or s3://BUCKET/PREFIX, to which clients are redirected.
     """
     from pathlib import Path
 
@@ -96,6 +103,8 @@ def serve(
         connections=connections,
         heal_every_s=heal_every * 3600,
         access_log=access_log,
+        accel=accel,
+        plain=plain,
     )
 
     def ready(address: str) -> None:

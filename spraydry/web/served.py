@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 
 from spraydry.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from spraydry.web.plain.handoff import Handoff
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +32,7 @@ class Served:
     repository: Repository
     name: str = ""
     read_only: bool = False
+    handoff: Handoff | None = None  # to whom large files are left to send
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(_THREADS))
     ending: trio.Event = field(default_factory=trio.Event)  # set when the server was told to end
     _refreshed: float = -_FRESH_S

@@ -32,6 +32,7 @@ from spraydry.web.guard.listening import Listening, listen_at
 from spraydry.web.guard.quotas import Quotas
 from spraydry.web.guard.tokens import Tokens
 from spraydry.web.metrics import Metrics
+from spraydry.web.plain import handoff_of
 from spraydry.web.served import Served
 from spraydry.web.upkeep import Upkeep
 
@@ -68,6 +69,8 @@ class Settings:
     connections: int = 10_000
     heal_every_s: float = 86400.0
     access_log: str = ""
+    accel: str = ""
+    plain: str = ""
 
 
 def serve(repositories: Sequence[tuple[str, str]], settings: Settings, ready: Callable[[str], None]) -> None:
@@ -85,8 +88,9 @@ def serve(repositories: Sequence[tuple[str, str]], settings: Settings, ready: Ca
         access = AccessLog(settings.access_log) if settings.access_log else None
         if access is not None:
             stack.callback(access.close)
+        handoff = handoff_of(settings.accel, settings.plain)
         served = [
-            Served(repository, name, settings.read_only or repository.read_only)
+            Served(repository, name, settings.read_only or repository.read_only, handoff)
             for name, url in repositories
             for repository in [stack.enter_context(_opened(url, settings.read_only))]
         ]

@@ -97,7 +97,9 @@ def test_whole_files(server: Running, name: bytes) -> None:
     head = ask(server, f"/photos@one/{name.decode()}", "HEAD")
     assert (head.status, head.body) == (200, b"")
     assert head.headers["Content-Length"] == str(len(TREE[name]))
-    assert head.headers.items() == got.headers.items()
+    assert [one for one in head.headers.items() if one[0] != "date"] == [
+        one for one in got.headers.items() if one[0] != "date"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,11 @@ async def respond(scope: Scope, served: Served, file: Told, download: bool = Fal
             return Answer(304, headers[1:])
         if code == 412:
             return Answer(412, [*headers, (b"content-length", b"0")])
+    if served.handoff is not None:
+        elsewhere = await served.handoff.offer(scope, served, file.entry, file.type)
+        if elsewhere is not None:
+            return Answer(served.handoff.status, [*headers, *elsewhere, (b"content-length", b"0")])
+    if asked:
         condition = asked.get(b"if-range")
         if b"range" in asked and (
             condition is None or conditions.range_holds(condition, file.etag, file.modified_s, file.lasting)

@@ -1,0 +1,110 @@
+"""What handing off is: the file is brought to a place from which another program sends it, then the client, or the web
+server in front, is told where."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from time import monotonic
+
+import trio
+from starlette.types import Scope
+
+from spraydry.errors import SprayDryError
+from spraydry.format.entry import Entry
+from spraydry.repository.repository import Repository
+from spraydry.web.served import Served
+
+LEAST_BYTES = 128 << 10  # what is smaller is sent as quickly as it is handed off
+_AT_A_TIME, _WAITING = 2, 32
+_WAIT_S, _WAIT_BYTES = 1.0, 64 << 20  # who asks first waits so long for a file that is not larger
+_NOT_AGAIN_S = 60.0
+_REMEMBERED = 10_000
+
+Headers = list[tuple[bytes, bytes]]
+
+log = logging.getLogger(__name__)
+
+
+class Ended(Exception):
+    """The server ends before a file was brought."""
+
+
+class Handoff(ABC):
+    """Lives in the server's one trio thread, but `bring`, which blocks. What is not in its place yet is brought there
+    beside, while whoever asks is served from here."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, trio.Event] = {}
+        self._failed: OrderedDict[str, float] = OrderedDict()  # until when it is not tried again
+        self._limiter = trio.CapacityLimiter(_AT_A_TIME)
+
+    @abstractmethod
+    def takes(self, scope: Scope, entry: Entry, media_type: bytes) -> str | None:
+        """Under which name a file is to lie in the other place; None where it is to be sent from here."""
+
+    @abstractmethod
+    async def there(self, served: Served, name: str, size: int) -> Headers | None:
+        """What tells where the file is; None where it is not there yet."""
+
+    @abstractmethod
+    def bring(self, repository: Repository, name: str, entry: Entry, media_type: bytes, ended: threading.Event) -> bool:
+        """Put the file there, verified as a whole; False where there is no room for it. Blocks. Raises Ended soon after
+        `ended` is set, and StoreErrors, CorruptData and others."""
+
+    @property
+    @abstractmethod
+    def status(self) -> int:
+        """The status of the answer that hands off."""
+
+    async def offer(self, scope: Scope, served: Served, entry: Entry, media_type: bytes) -> Headers | None:
+        """What to add to the headers of an answer without a body, that another program makes one with a body of; None
+        where the file is to be sent from here."""
+        if entry.size < LEAST_BYTES or scope["method"] != "GET":
+            return None
+        name = self.takes(scope, entry, media_type)
+        if name is None:
+            return None
+        try:
+            if (headers := await self.there(served, name, entry.size)) is not None:
+                return headers
+        except SprayDryError as error:
+            log.warning("%s cannot be handed off: %s", name, error)
+            return None
+        if monotonic() < self._failed.get(name, 0.0):
+            return None
+        flight = self._flights.get(name)
+        if flight is None:
+            if len(self._flights) >= _WAITING:
+                return None
+            flight = self._flights[name] = trio.Event()
+            trio.lowlevel.spawn_system_task(self._fly, served, name, entry, media_type)
+        if entry.size > _WAIT_BYTES:
+            return None
+        with trio.move_on_after(_WAIT_S):
+            await flight.wait()
+            return await self.there(served, name, entry.size)
+        return None
+
+    async def _fly(self, served: Served, name: str, entry: Entry, media_type: bytes) -> None:
+        ended = threading.Event()
+        brought = False
+
+        def bring() -> bool:
+            return self.bring(served.repository, name, entry, media_type, ended)
+
+        try:
+            brought = await trio.to_thread.run_sync(bring, limiter=self._limiter, abandon_on_cancel=True)
+        except SprayDryError as error:
+            log.warning("%s cannot be handed off: %s", name, error)
+        except Exception:
+            log.exception("%s cannot be handed off", name)
+        finally:
+            ended.set()
+            self._flights.pop(name).set()
+            if not brought:
+                self._failed[name] = monotonic() + _NOT_AGAIN_S
+                if len(self._failed) > _REMEMBERED:
+                    self._failed.popitem(last=False)
