@@ -51,10 +51,6 @@ class _Change:
 
     def check(self, current: Entry | None) -> None:
         """Raises Refused, KeyNotFound, KeyExists, _Unmet. Any thread may call it."""
-        if self.deletes:
-            self.grant.require("delete", hoard=self.hoard)
-        else:
-            self.grant.require("add" if current is None else "overwrite", hoard=self.hoard)
         here = f"{self.hoard}/{self.key}"
         tag = None if current is None else etag_of(current)
         if self.if_match is not None and (tag is None or not self.if_match & {tag, "*"}):
@@ -63,7 +59,9 @@ class _Change:
             if "*" in self.if_none_match:
                 raise KeyExists(f"{here} is there already")
             raise _Unmet(f"{here} is what it should not be")
-        if self.deletes and current is None:
+        if not self.deletes:
+            self.grant.require("add" if current is None else "overwrite", hoard=self.hoard)
+        elif current is None:
             raise KeyNotFound(f"{here} is not there")
 
     def may_be(self) -> None:
