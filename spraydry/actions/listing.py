@@ -41,7 +41,7 @@ def by_name(tree: Tree, most: int, *, after: bytes = b"", before: bytes = b"", f
 
 def _just_before(name: bytes) -> bytes:
     """A name behind which `name` is the first one that is possible."""
-    return (name[:-1] + bytes((name[-1] - 1,)) if name[-1] else name[:-1]) + b"\xff" * 255
+    return name[:-1] + bytes((name[-1] - 1,)) + b"\xff" * 255 if name[-1] else name[:-1]
 
 
 def ordered(tree: Tree, by: str, most: int, skip: int = 0, report: Report = unheard) -> Listed:

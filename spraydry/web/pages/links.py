@@ -72,6 +72,14 @@ class Links:
     def space(self, version: Version | str, path: bytes = b"", **parts: str | bytes | int | bool | None) -> str:
         return f"{self.prefix}/-/space/{version}{'/' if path else ''}{encoded(path)}{query(**parts)}"
 
+    def hoard(self, hoard: str, key: str = "", **parts: str | bytes | None) -> str:
+        """The keys of a hoard, or what is known of one of them."""
+        return f"{self.prefix}/-/hoards/{hoard}{'/' if key else ''}{encoded(key.encode())}{query(**parts)}"
+
+    def key(self, hoard: str, key: str) -> str:
+        """The bytes of the file that a key names."""
+        return f"{self.prefix}/hoards/{hoard}/{encoded(key.encode())}"
+
     def compare(self, **parts: str | bytes | int | bool | None) -> str:
         return f"{self.prefix}/-/compare{query(**parts)}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spraydry.actions.hoard.overview import hoards
 from spraydry.actions.info import RootUsage, info
 from spraydry.repository.repository import Repository
 from spraydry.web.pages.page import Ask, Page
@@ -35,4 +36,6 @@ def overview(repository: Repository, ask: Ask) -> Page:
         )
     found.sort(key=lambda one: -one.usage.made_ns)
     whole = len(roots) == len(told.roots)
-    return Page("overview.html", {"roots": found, "told": told if whole else None, "behind": repository.behind})
+    kept = [one for one in hoards(repository) if ask.grant.allows("list", hoard=one.name)]
+    context = {"roots": found, "hoards": kept, "told": told if whole else None, "behind": repository.behind}
+    return Page("overview.html", context)

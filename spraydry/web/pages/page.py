@@ -223,6 +223,7 @@ def _environment() -> Environment:
         moment=shown.moment,
         plain=printable,
         icon=shown.icon,
+        icon_of=shown.icon_of,
         encoded=encoded,
     )
     made.globals.update(plural=plural, exact=shown.exact, ago=shown.ago, below_of=below_of)

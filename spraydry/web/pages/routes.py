@@ -15,6 +15,7 @@ from spraydry.repository.address import Address
 from spraydry.repository.repository import Repository
 from spraydry.web.pages.compare import compare
 from spraydry.web.pages.history import history
+from spraydry.web.pages.hoards import hoard
 from spraydry.web.pages.overview import overview
 from spraydry.web.pages.page import QUICK_S, Ask, Elsewhere, Make, Page, answered, asked, trouble
 from spraydry.web.pages.root import root
@@ -57,6 +58,7 @@ def routes(served: Served) -> list[BaseRoute]:
         page("/-/view/{rest:anything}", "/-/view/", view),
         page("/-/history/{rest:anything}", "/-/history/", history, SEARCH_S),
         page("/-/space/{rest:anything}", "/-/space/", space, SPACE_S),
+        page("/-/hoards/{rest:anything}", "/-/hoards/", hoard),
         page("/-/compare", "/-/compare", compare, SEARCH_S),
         page("/-/search", "/-/search", search, SEARCH_S),
         page("/-/savings", "/-/savings", savings),

@@ -101,12 +101,17 @@ def icon(entry: Entry) -> str:
         return "link"
     if entry.kind != FILE:
         return "device"
-    kind = media(entry.name)[0]
-    if kind:
+    return icon_of(entry.name)
+
+
+def icon_of(called: bytes | str) -> str:
+    """The symbol that stands for a file of that name."""
+    name = os.fsencode(called).rpartition(b"/")[2]
+    if kind := media(name)[0]:
         return kind
-    if entry.name.lower().endswith((b".md", b".rst")):
+    if name.lower().endswith((b".md", b".rst")):
         return "text"
-    found = class_of(entry.name)
+    found = class_of(name)
     if found in ("python", "json", "markup", "script", "c"):
         return "code"
     return {"text": "text", "packed": "packed", "binary": "binary"}.get(found, "file")

@@ -21,7 +21,7 @@ from spraydry.web.pages.shown import media
 
 _TEXT_BYTES = 512 << 10  # shown of a longer one
 _MOST_LINES = 8000
-_MOST_CHUNKS = 200_000  # looked up, of a file of about 12 GiB
+MOST_CHUNKS = 200_000  # looked up, of a file of about 12 GiB
 
 
 def named(repository: Repository, ask: Ask, right: str = "read") -> Found:
@@ -43,8 +43,8 @@ def view(repository: Repository, ask: Ask) -> Page | Elsewhere:
     located = None
     try:
         if entry.kind == FILE:
-            shown.update(_shown(repository, found))
-            located = spread(repository, entry, _MOST_CHUNKS, ask.patience)
+            shown.update(preview(repository, entry, name_of(found)))
+            located = spread(repository, entry, MOST_CHUNKS, ask.patience)
     except SprayDryError as error:
         problem = str(error)
     return Page(
@@ -63,8 +63,9 @@ def view(repository: Repository, ask: Ask) -> Page | Elsewhere:
     )
 
 
-def _shown(repository: Repository, found: Found) -> dict[str, object]:
-    entry, name = found.entry, name_of(found)
+def preview(repository: Repository, entry: Entry, name: bytes) -> dict[str, object]:
+    """What a template shows of a file that is called `name`: its `kind`, and the lines of what is text. Raises
+    CorruptData, ChunkNotFound."""
     kind, ending = media(name)
     if kind and ending != "svg":
         return {"kind": kind}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import spraydry
+from spraydry.actions.hoard import Hoard
 from spraydry.actions.ingest import ingest
 from spraydry.actions.tag import tag
 from spraydry.repository.repository import Repository
@@ -102,6 +103,7 @@ def fill(repository: Repository, folder: Path) -> None:
     make_version(repository, "evil", evil(b"1"))
     make_version(repository, "evil", evil(b"2"))
     make_version(repository, "bare", {})
+    _hoards(repository)
 
 
 def evil(mark: bytes) -> dict[bytes, object]:
@@ -189,3 +191,13 @@ def _notes(repository: Repository, folder: Path) -> None:
             "\n".join(f"Day {day}: {words[day % 10]}" for day in range(number + 1)) + "\n"
         )
         ingest(repository, [str(folder)], root="notes")
+
+
+def _hoards(repository: Repository) -> None:
+    with Hoard(repository, "avatars") as hoard:
+        hoard.put_many((f"2026/{number:03}.txt", b"%d\n" % number) for number in range(300))
+        hoard["alice.png"] = sunset(1)
+        hoard["alice.png"] = sunset(2)
+        hoard["<script>window.owned=1"] = EVIL_HTML
+        hoard["gone"] = b"x"
+        del hoard["gone"]

@@ -71,6 +71,22 @@ def test_a_long_folder_comes_in_parts_in_both_directions(site: str) -> None:
     assert rows(get(site, "/many@v1/?from=entry-01000.txt")[2])[0].endswith("entry-01000.txt")
 
 
+def test_keys_of_a_hoard_come_in_parts(site: str) -> None:
+    _, _, html = get(site, "/-/hoards/avatars")
+    first = rows(html)
+    more = re.search(r'rel="next" href="([^"]*)"', html)
+    assert more
+    second = rows(get(site, unescape(more[1]))[2])
+    keys = [f"/-/hoards/avatars/2026/{number:03}.txt" for number in range(300)]
+    assert [*first, *second] == [*keys, "/-/hoards/avatars/%3Cscript%3Ewindow.owned=1", "/-/hoards/avatars/alice.png"]
+    assert rows(get(site, "/-/hoards/avatars?prefix=al")[2]) == ["/-/hoards/avatars/alice.png"]
+    status, _, html = get(site, "/-/hoards/avatars/alice.png")
+    assert status == 200 and html.count("put</span>") == 2
+    assert get(site, "/-/hoards/avatars/gone")[0] == 404
+    assert get(site, "/-/hoards/avatars/never")[0] == 404
+    assert get(site, "/-/hoards/nothing")[0] == 404
+
+
 def test_other_orders_than_by_name(site: str) -> None:
     first = rows(get(site, "/many@v1/?by=size")[2])
     second = rows(get(site, "/many@v1/?by=size&page=2")[2])

@@ -27,6 +27,8 @@ PAGES = (
     "/-/view/evil@v1/script-link",
     "/-/history/evil/evil.svg",
     "/-/space/evil@v2",
+    "/-/hoards/avatars?prefix=%3Cscript%3E",
+    "/-/hoards/avatars/%3Cscript%3Ewindow.owned=1",
     "/-/search?q=owned",
     "/-/search?q=owned&in=content",
     "/-/search?q=%3Cscript%3Ewindow.owned%3D1%3C/script%3E",
