@@ -194,7 +194,7 @@ def _notes(repository: Repository, folder: Path) -> None:
 
 
 def _hoards(repository: Repository) -> None:
-    with Hoard(repository, "avatars") as hoard:
+    with Hoard("avatars", repository=repository) as hoard:
         hoard.put_many((f"2026/{number:03}.txt", b"%d\n" % number) for number in range(300))
         hoard["alice.png"] = sunset(1)
         hoard["alice.png"] = sunset(2)
