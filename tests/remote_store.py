@@ -137,8 +137,21 @@ for number in range(8):
     store.put("log", f"{{sys.argv[2]}}-{{number}}", b"x")
     store.flush()
 """
-# Breaks one: the listing is written as it was when that began, whatever came meanwhile.
-WRITES_ONCE = "listing.write_listing = lambda store, write, depths=None: write(slow(store, depths))"
+# Breaks them: a listing is written as it was when that began, whatever came meanwhile. One machine commits all at once,
+# and takes longer for its listing than the others for all they do.
+WRITES_ONCE = """
+asked = 0
+def write_once(store, write, depths=None):
+    global asked
+    asked += 1
+    if sys.argv[2] != "a":
+        write(slow(store, depths))
+    elif asked == 8:
+        found = quick(store, depths)
+        time.sleep(4)
+        write(found)
+listing.write_listing = write_once
+"""
 
 
 def commit_together(url: str, broken: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from tests.servers import Server, server_or_skip
 
 pytestmark = pytest.mark.root
 DISK_BYTES, BALLAST_BYTES, LARGE_BYTES = 56 << 20, 40 << 20, 18 << 20
+ROOM_BYTES = 4 << 20  # below a quota
 
 
 class Place(NamedTuple):
@@ -95,32 +97,37 @@ def place(backend: str, disk: Path, tmp_path: Path, request: pytest.FixtureReque
             yield Place(url, room, switch, serving.environment)
     elif backend == "s3":
         running = request.getfixturevalue("ceph")
-        administer(running, "quota", "set", "--uid=spraydry", "--quota-scope=user", "--max-size=4M")
+        # Other tests may have left something under the same user.
+        used = json.loads(administer(running, "user", "stats", "--uid=spraydry", "--sync-stats"))["stats"][
+            "size_actual"
+        ]
+        limit = used + ROOM_BYTES
+        administer(running, "quota", "set", "--uid=spraydry", "--quota-scope=user", f"--max-size={limit}")
         administer(running, "quota", "enable", "--uid=spraydry", "--quota-scope=user")
-        try:
-            yield Place(
-                f"{running.url}/full",
-                lambda: administer(running, "quota", "disable", "--uid=spraydry", "--quota-scope=user"),
-                lambda read_only: administer(
-                    running, "user", "modify", "--uid=spraydry", f"--op-mask={'read' if read_only else '*'}"
-                ),
-            )
-        finally:
+
+        def unlimited() -> None:
             administer(running, "quota", "disable", "--uid=spraydry", "--quota-scope=user")
+
+        def lock(read_only: bool) -> None:
+            administer(running, "user", "modify", "--uid=spraydry", f"--op-mask={'read' if read_only else '*'}")
+
+        try:
+            yield Place(f"{running.url}/full", unlimited, lock)
+        finally:
+            unlimited()
     else:
         yield Place(f"{backend}:{disk}/store", room, switch)
 
 
-def administer(ceph: Server, *arguments: str) -> None:
-    """Run radosgw-admin as the server's own gateway runs."""
+def administer(ceph: Server, *arguments: str) -> bytes:
+    """Run radosgw-admin as the server's own gateway runs; what it prints."""
     for child in Path(f"/proc/{ceph.process.pid}/task/{ceph.process.pid}/children").read_text().split():
         program = Path(os.readlink(f"/proc/{child}/exe"))
         if program.name == "radosgw":
             lines = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
             environment = dict(line.split(b"=", 1) for line in lines if b"=" in line)
             command = [program.with_name("radosgw-admin"), "-c", ceph.folder / "ceph/ceph.conf", *arguments]
-            subprocess.run(command, env=environment, check=True, capture_output=True)
-            return
+            return subprocess.run(command, env=environment, check=True, capture_output=True).stdout
     raise AssertionError("there is no gateway")
 
 
