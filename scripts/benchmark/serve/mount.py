@@ -31,8 +31,9 @@ class Client(Backend):
 
 
 def measure(setting: Setting) -> Iterator[Row]:
-    """Python's standard library, with what compiling it left, without its tests. Both mounts take turns, each by a daemon that was just
-    started, on a catalog that knows the repository; the kernel's caches are dropped where that is allowed."""
+    """Python's standard library, with what compiling it left, without its tests. Both mounts take turns, each by a
+    daemon that was just started, on a catalog that knows the repository; the kernel's caches are dropped where that is
+    allowed."""
     if not system.fuse_opens():
         raise PeerError("/dev/fuse cannot be opened")
     local = setting.repository("mount-repository")
