@@ -10,6 +10,7 @@ from spraydry.format.entry import MAX_NAME_BYTES
 # A slash sorts before all other characters that a key may have: so what is below one prefix stands together.
 _SLASH = b"\x01"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # that is empty, `.` or `..`
 
 
 def name_of(key: str) -> bytes:
@@ -22,7 +23,7 @@ def name_of(key: str) -> bytes:
         raise UsageError(f"a key has 1 to {MAX_NAME_BYTES} bytes of UTF-8: {key[:80]!r} has {len(name)}")
     if _CONTROL.search(key):
         raise UsageError(f"{key!r} cannot be a key: it has control characters")
-    if any(part in ("", ".", "..") for part in key.split("/")):
+    if _PART.search(key):
         raise UsageError(f"{key!r} cannot be a key: no part between slashes is empty, '.' or '..'")
     return name.replace(b"/", _SLASH)
 

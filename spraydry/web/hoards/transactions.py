@@ -220,6 +220,8 @@ class _Open(Response):
                     await self._beat(line)
                 if not within.ended.is_set():
                     await within.abort()
+            # Behind the block: the end of the answer looks like the end of the connection.
+            if within.ended.is_set():
                 await line(msgspec.json.encode(within.end), more=False)
         finally:
             self._transactions.forget(within)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from spraydry import Hoard
+from spraydry.actions.collect import gc
 from spraydry.format.digest import digest
 from spraydry.repository.repository import Repository
 from spraydry.stores.remote import hoards as wire
@@ -200,6 +201,7 @@ def test_a_killed_server_keeps_what_it_acknowledged(tmp_path: Path) -> None:
             running.kill()
     assert 60 <= len(done) < 400
     with Repository.open(url) as repository:
+        gc(repository, grace_ns=0)
         hoard = Hoard("photos", repository=repository)
         for place in done:
             assert hoard[f"{place}"].read().endswith(b"%d" % place)
