@@ -23,6 +23,8 @@ def application(served: Sequence[Served], others: Sequence[BaseRoute] = ()) -> A
     them `others`, which belong to the server.
     """
     routes: list[BaseRoute] = [Route("/healthz", health), *others]
+    if any(one.prefix for one in served):
+        routes.append(pages.index(served))
     for one in served:
         routes += [_Below(one.prefix, routes=parts(one))] if one.prefix else parts(one)
     return Starlette(routes=routes, exception_handlers={SprayDryError: told, HTTPException: refused, Exception: failed})

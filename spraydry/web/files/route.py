@@ -106,6 +106,8 @@ class _Files(BaseRoute):
             if pages.wanted(request):
                 return await pages.browse(request, self._served, found)
             return await respond_listing(scope, self._served, found, lasting)
+        if slash and pages.wanted(request):
+            return await pages.browse(request, self._served, found)
         grant.require("read", root=root)
         if slash:
             raise PathNotFound("that is not a directory: leave out the slash at its end")

@@ -75,7 +75,7 @@ async def _page(served: Served, own: str, make: Make, seconds: float, request: R
 
 def go(repository: Repository, ask: Ask) -> Page | Elsewhere:
     """From one version of what is shown to another one, as a form asks for."""
-    address = Address(ask.get("root"), ask.get("version"), ask.path_of("path"))
+    address = Address(ask.get("root"), ask.get("version") or None, ask.path_of("path"))
     ask.grant.require("list", root=address.root)
     version = repository.log.find(address.root, address.version)
     if ask.get("to") == "view":

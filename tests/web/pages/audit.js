@@ -87,6 +87,11 @@
     if ((a + 0.05) / (b + 0.05) < 4.5) wrong.push(`contrast in the treemap: ${text.textContent}`);
   }
 
-  if (document.documentElement.scrollWidth > innerWidth) wrong.push(`wider than the window by ${document.documentElement.scrollWidth - innerWidth}`);
+  const room = Math.min(innerWidth, screen.width); // a phone's window grows with what is in it
+  const wide = [...document.body.querySelectorAll("*")].find((e) => {
+    const box = e.getBoundingClientRect();
+    return box.right > room + 1 && shown(e) && !e.closest(".scroll, .code, .sr, svg, .skip") && box.width > 1;
+  });
+  if (document.documentElement.scrollWidth > room) wrong.push(`wider than the window: ${wide ? brief(wide) : ""}`);
   return wrong;
 }

@@ -14,6 +14,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from spraydry.actions.compose import compose
+from spraydry.actions.ingest import ingest
 from spraydry.repository.repository import Repository
 from tests.versions import make_version
 from tests.web.pages.corpus import EVIL_NAMES, MANY
@@ -187,6 +189,38 @@ def test_only_what_the_token_gives_is_seen(tmp_path: Path) -> None:
             assert seen(path)[0] == 403, path
         assert seen("/names@v1/")[0] == 200
         assert seen("/-/view/open@v1/seen.txt")[0] == 200
+
+
+def test_several_repositories_have_a_page_each(tmp_path: Path) -> None:
+    urls = [str(tmp_path / f"{name}.sqlite") for name in ("one", "two")]
+    for url in urls:
+        with Repository.open(url, create=True) as repository:
+            make_version(repository, "r", {b"d": {b"line\nfeed": b"text\n"}})
+            make_version(repository, "alone", {b"x": b""})
+    with serving(tmp_path, f"first={urls[0]}", f"second={urls[1]}") as server:
+        assert rows(get(server.url, "/")[2]) == ["/first/", "/second/"]
+        status, _, html = get(server.url, "/second/")
+        assert status == 200 and 'href="/second/-/search"' in html
+        for path in re.findall(r'(?:href|src|action)="(/[^"]*)"', html):
+            assert path.startswith("/second/")
+            assert get(server.url, unescape(path))[0] in (200, 303), path
+        assert rows(get(server.url, "/second/r@v1/d/")[2]) == ["/second/-/view/r@v1/d/line%0Afeed"]
+        assert "text" in get(server.url, "/second/-/view/r@v1/d/line%0Afeed")[2]
+        assert get(server.url, "/second/-/go?root=r&path=d")[1]["Location"] == "/second/r@v1/d/"
+
+
+def test_a_root_that_is_a_file_has_a_page(tmp_path: Path) -> None:
+    url, file = str(tmp_path / "repository.sqlite"), tmp_path / "letter.txt"
+    file.write_text("dear all\n")
+    with Repository.open(url, create=True) as repository:
+        ingest(repository, [str(file)], root="letter")
+        compose(repository, "single", "letter:letter.txt")
+    with serving(tmp_path, SPRAYDRY_REPO=url) as server:
+        status, headers, _ = get(server.url, rows(get(server.url, "/")[2])[0])
+        assert (status, headers["Location"]) == (303, "/-/view/single@v1")
+        status, _, html = get(server.url, "/-/view/single@v1")
+        assert status == 200 and "dear all" in html
+        assert get(server.url, "/single@v1")[2] == "dear all\n"
 
 
 def run_command(*arguments: str) -> dict[str, str]:
