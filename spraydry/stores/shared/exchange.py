@@ -82,6 +82,7 @@ class Exchange:
         self._connect_s = connect_s
         self._response = partial(_Response, _Waiting(answer_s, ask_after_s, alive))
         self._idle: list[http.client.HTTPConnection] = []
+        self._closed = False
 
     @property
     def named(self) -> str:
@@ -149,15 +150,21 @@ class Exchange:
             finally:
                 if keep:
                     self._idle.append(connection)
+                    if self._closed:
+                        self.close()  # meanwhile
                 else:
                     if response is not None:
                         response.close()
                     connection.close()
 
     def close(self) -> None:
-        """Close the connections nobody uses at the moment."""
-        while self._idle:
-            self._idle.pop().close()
+        """Close the connections; those in use when that ends."""
+        self._closed = True
+        while True:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
 
     def _connection(self) -> http.client.HTTPConnection:
         connection = self._route.connection(_PATIENCE_S if self._connect_s is None else self._connect_s)
