@@ -12,6 +12,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from spraydry import Hoard
+from spraydry.actions.hoard import checkpoint
 from spraydry.errors import SprayDryError, VersionExists
 from spraydry.format.entry import FILE
 from spraydry.mount.mounts import mounted_at
@@ -21,10 +23,18 @@ from tests.life.model import Side, Tree, cut, moved, of_folder, of_version, pare
 
 SPRAYDRY = [sys.executable, "-c", "from spraydry.cli import main; main()"]
 ROOTS = ("a", "b")
+HOARD = "h"
 seeds = st.integers(0, 1 << 32)
 roots = st.sampled_from(ROOTS)
 sides = st.sampled_from(("here", "there"))
 writes = st.integers(1, 12)  # at which write a process is killed
+
+
+def keys_of(url: str) -> dict[str, bytes]:
+    """What the keys of a repository's hoard name."""
+    with Repository.open(url, read_only=True) as repository:
+        hoard = Hoard(HOARD, repository=repository)
+        return {key: hoard[key].read() for key in hoard}
 
 
 class Life(RuleBasedStateMachine):
@@ -229,12 +239,46 @@ class Life(RuleBasedStateMachine):
         with Repository.open(self.here.url, read_only=True) as repository:
             assert same(of_version(repository, root), cut(newest, path))
 
+    # -- keys
+
+    @rule(seed=seeds, at=st.none() | writes)
+    def put(self, seed: int, at: int | None) -> None:
+        """One key, or several at once."""
+        rng = random.Random(seed)
+        held = {
+            f"f{rng.randrange(5)}": rng.randbytes(rng.choice((0, 2000, 300_000))) for _ in range(rng.choice((1, 3)))
+        }
+        folder = self.home / "files"
+        folder.mkdir(exist_ok=True)
+        for name, plain in held.items():
+            (folder / name).write_bytes(plain)
+        arguments = ["--repo", self.here.url, "put", *(str(folder / name) for name in held), f"{HOARD}/p/"]
+        changed = {f"p/{name}": plain for name, plain in held.items()}
+        if at is not None and killed(arguments, at):
+            assert keys_of(self.here.url) in (self.here.keys, self.here.keys | changed)
+        run(*arguments)
+        self.here.keys |= changed
+
+    @rule(seed=seeds)
+    def delete(self, seed: int) -> None:
+        if self.here.keys:
+            key = random.Random(seed).choice(sorted(self.here.keys))
+            run("--repo", self.here.url, "delete", f"{HOARD}/{key}")
+            del self.here.keys[key]
+
+    @rule(side=sides)
+    def fold(self, side: str) -> None:
+        of: Side = getattr(self, side)
+        if of.keys:
+            with Repository.open(of.url) as repository:
+                checkpoint(repository, HOARD)
+
     # -- collecting
 
     @rule(side=sides, below=st.sampled_from(("0%", "60%", "100%")), at=st.none() | writes)
     def gc(self, side: str, below: str, at: int | None) -> None:
         of: Side = getattr(self, side)
-        if not of.used:
+        if not (of.used or of.keys):
             return
         arguments = ["--repo", of.url, "gc", "--grace", "0", "--below", below]
         if at is not None:
@@ -259,6 +303,7 @@ class Life(RuleBasedStateMachine):
                 repository.store.delete("frames", [name])
                 repository.store.put("frames", name, bytes(value))
         self.detected_or_identical(of)
+        self.keys_lost(of)
         arguments = ["--repo", of.url, "repair"]
         if "other" in help_from and other.versions:
             arguments += ["--from", other.url]
@@ -279,6 +324,9 @@ class Life(RuleBasedStateMachine):
             of.add(version, tree)
             self.parted = self.parted or of is self.there
         lost = self.detected_or_identical(of)
+        if unreadable := [f"{HOARD}/{key}" for key in self.keys_lost(of)]:
+            run("--repo", of.url, "delete", *unreadable)
+            of.keys = {key: plain for key, plain in of.keys.items() if f"{HOARD}/{key}" not in unreadable}
         assert not lost.keys() & made, "what repair made cannot be read"
         if help_from >= {"other"} and of is self.there and set(of.versions) <= set(other.versions):
             assert not lost, "everything was to be had from the other repository"
@@ -310,6 +358,20 @@ class Life(RuleBasedStateMachine):
                     lost[version] = str(error)
         return lost
 
+    def keys_lost(self, of: Side) -> list[str]:
+        """Read all keys: an error, or what it should be. Those that cannot be read."""
+        lost = []
+        with Repository.open(of.url, read_only=True) as repository:
+            hoard = Hoard(HOARD, repository=repository)
+            for key, plain in of.keys.items():
+                try:
+                    assert hoard[key].read() == plain, f"{key} has wrong bytes"
+                except KeyError:
+                    raise AssertionError(f"{key} is gone") from None
+                except SprayDryError:
+                    lost.append(key)
+        return lost
+
     # -- to and from another repository
 
     @rule(at=st.none() | writes)
@@ -320,10 +382,11 @@ class Life(RuleBasedStateMachine):
         for version, tree in self.here.versions.items():
             if version not in self.there.used:
                 self.there.add(version, tree)
+        self.there.keys |= self.here.keys
 
     @rule(at=st.none() | writes)
     def pull(self, at: int | None) -> None:
-        if not self.there.versions:
+        if not (self.there.versions or self.there.keys):
             return
         arguments = ["--repo", self.here.url, "pull", self.there.url]
         if not self.transferred(arguments, at):
@@ -331,6 +394,7 @@ class Life(RuleBasedStateMachine):
         for version, tree in self.there.versions.items():
             if version not in self.here.used:
                 self.here.add(version, tree)
+        self.here.keys = self.there.keys | self.here.keys  # what was changed is newer here
 
     @rule()
     def recompress(self) -> None:
@@ -373,8 +437,9 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def everything_reads_back(self) -> None:
         for side in (self.here, self.there):
-            if side is self.there and not side.versions:
+            if side is self.there and not (side.versions or side.keys):
                 continue
+            assert keys_of(side.url) == side.keys
             assert self.there_now(side) == side.versions.keys()
             with Repository.open(side.url, read_only=True) as repository:
                 for version, tree in side.versions.items():

@@ -127,12 +127,14 @@ def of_version(repository: Repository, version: str) -> Tree:
 
 @dataclass
 class Side:
-    """A repository: its URL, and the versions it should hold, `ROOT@VERSION` in the order they were made."""
+    """A repository: its URL, the versions it should hold, `ROOT@VERSION` in the order they were made, and what the keys
+    of its hoard should name."""
 
     url: str
     versions: dict[str, Tree] = field(default_factory=dict)
     removed: dict[str, Tree] = field(default_factory=dict)  # since the last collection
     used: set[str] = field(default_factory=set)
+    keys: dict[str, bytes] = field(default_factory=dict)
 
     def of(self, root: str) -> list[str]:
         """The versions of a root."""

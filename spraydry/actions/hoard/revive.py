@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
+
+import msgspec
 
 from spraydry.actions.closure import chunks_of_files
 from spraydry.actions.hoard.commit import commit_changes
@@ -31,6 +34,8 @@ def revive(repository: Repository, hoard: str, key: str, *, dry_run: bool = Fals
             before = event.entry
     if before is None:
         raise KeyNotFound(f"{hoard}/{key} never named anything else than it does")
+    made_s, made_ns = divmod(time.time_ns(), 10**9)
+    before = msgspec.structs.replace(before, mtime_s=made_s, mtime_ns=made_ns)
     _check_there(repository, before, f"{hoard}/{key}")
 
     def check() -> None:

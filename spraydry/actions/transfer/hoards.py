@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,7 +14,7 @@ from spraydry.actions.transfer.needed import Reader, needed_by_files
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
 from spraydry.errors import Conflict, KeyExists
-from spraydry.format.entry import Content, Entry
+from spraydry.format.entry import Entry
 from spraydry.format.keys import name_of
 from spraydry.format.version import HoardRecord
 from spraydry.repository.keys import Kept, Keys
@@ -59,20 +59,23 @@ def choose_keys(source: Repository, target: Repository, hoard: str, overwrite: b
     it is the newer one there it stays. Raises KeyExists, naming some, for those of which neither knows the other's."""
     done = KeysTransferred(hoard)
     choice = HoardChoice(hoard, done)
-    differing: dict[str, tuple[Content, Content]] = {}
+    differing: dict[str, tuple[Entry, Entry]] = {}
     for pair in _pairs(source, target, hoard):
         if pair.there is None:
             done.keys += 1
         elif _same(pair.here, pair.there):
             done.existing += 1
         else:
-            differing[pair.key] = pair.here.content, pair.there.content
+            differing[pair.key] = pair.here, pair.there
     if differing and not overwrite:
-        choice.replaced = _ever(source, hoard, {key: there for key, (_, there) in differing.items()})
-        rest = {key: here for key, (here, _) in differing.items() if key not in choice.replaced}
-        newer = _ever(target, hoard, rest) if rest else set()
+        # Each put has a time of its own: so the entry here is among those that were there only if it came from there,
+        # or went there, and what is there now came later.
+        here = {key: entry for key, (entry, _) in differing.items()}
+        newer = _ever(target, hoard, here, lambda one, other: one == other)
+        rest = {key: there for key, (_, there) in differing.items() if key not in newer}
+        choice.replaced = _ever(source, hoard, rest, _same) if rest else set()
         done.newer = len(newer)
-        if conflicts := sorted(rest.keys() - newer):
+        if conflicts := sorted(rest.keys() - choice.replaced):
             told = ", ".join(f"{hoard}/{key}" for key in conflicts[:_TOLD])
             more = f" and {len(conflicts) - _TOLD:,} more" if len(conflicts) > _TOLD else ""
             raise KeyExists(
@@ -169,12 +172,14 @@ def _same(one: Entry, other: Entry) -> bool:
     return (one.size, one.content) == (other.size, other.content)
 
 
-def _ever(repository: Repository, hoard: str, contents: Mapping[str, Content]) -> set[str]:
-    """Those keys that ever named these contents."""
+def _ever(
+    repository: Repository, hoard: str, entries: Mapping[str, Entry], same: Callable[[Entry, Entry], bool]
+) -> set[str]:
+    """Those keys that ever named the same."""
     found: set[str] = set()
     for _, record in repository.log.reread(repository.log.puts(hoard)):
         assert isinstance(record, HoardRecord)
         for key, entry in record.changes:
-            if entry is not None and key in contents and entry.content == contents[key]:
+            if entry is not None and key in entries and same(entry, entries[key]):
                 found.add(key)
     return found
