@@ -13,8 +13,8 @@ def verify(*, sample: str | None = None, rebuild: bool = False, json: bool = Fal
 
     Reads and decodes every frame (of several stores, each copy), compares it with
     its name and with the catalog, then walks all versions and hoards down to the
-    digest of each file. Damage is told with the paths that need what is damaged, and the exit
-    code is 6; `spraydry repair` mends what can be mended.
+    digest of each file. Damage is told with the paths, or keys, that need what is
+    damaged, and the exit code is 6; `spraydry repair` mends what can be mended.
 
     The catalog remembers when each frame was looked at. A sample goes on where the
     last run stopped: the oldest proof first. So `spraydry verify --sample 4%` each
