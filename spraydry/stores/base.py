@@ -23,7 +23,8 @@ NAMESPACES = ("frames", "index", "log", "dictionaries", "hoards", "leases", "con
 # Where what was deleted softly lies: the same names in a namespace beside. No caller names one.
 _TRASH = {namespace: namespace + "~" for namespace in NAMESPACES}
 _PLACES = {*NAMESPACES, *_TRASH.values()}
-_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,199}")
+NAME_PATTERN = r"^[a-z0-9_][a-z0-9._-]{0,199}$"
+_NAME = re.compile(NAME_PATTERN)
 # Schemes that share a backend: the file is called after the first of them.
 _ALIASES = {"gs": "s3", "az": "s3", "https": "http", "postgres": "postgresql"}
 

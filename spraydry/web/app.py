@@ -13,9 +13,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from spraydry.errors import SprayDryError
-from spraydry.web import files, hoards, keyvalue, pages
+from spraydry.web import files, hoards, keyvalue, openapi, pages
 from spraydry.web.failures import failed, refused, told
 from spraydry.web.served import Served
+
+# What each part says of its own paths in /v1/openapi.json.
+DESCRIBED = (keyvalue.described(),)
 
 
 def application(served: Sequence[Served], others: Sequence[BaseRoute] = ()) -> ASGIApp:
@@ -33,6 +36,7 @@ def application(served: Sequence[Served], others: Sequence[BaseRoute] = ()) -> A
 def parts(served: Served) -> list[BaseRoute]:
     """All routes of one repository; the first that matches is taken, so files by path come last."""
     return [
+        *openapi.routes(served.prefix, DESCRIBED),
         *keyvalue.routes(served),
         *hoards.routes(served),
         *pages.routes(served),

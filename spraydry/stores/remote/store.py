@@ -136,7 +136,7 @@ class RemoteStore(Store):
                     raise CorruptData(f"{self.url} lists {namespace} in no order, or without end")
                 after = name
                 yield Stored(name, size)
-            more, limit = page.more and bool(page.values), wire.MOST_NAMES
+            more, limit = page.more and bool(page.values), wire.MOST_LISTED
 
     def stat(self) -> Stat:
         self._usable()

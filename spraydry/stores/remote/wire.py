@@ -9,27 +9,34 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
+from msgspec import Meta
 
 from spraydry import errors
 from spraydry.errors import CorruptData, SprayDryError, StoreError, StoreUnavailable
-from spraydry.stores.base import NAMESPACES, is_key
+from spraydry.stores.base import NAME_PATTERN, NAMESPACES, is_key
 
 VERSION = 1
 ROOT = "/v1/"
 # In these a value never changes: it may be kept by whoever got it, for ever.
 IMMUTABLE = ("frames", "index", "dictionaries", "log")
 JSON_BYTES = 8 << 20  # no JSON of either side is longer
-MOST_NAMES = 10_000  # in one request, or one page of a listing
+MOST_LISTED = 10_000  # names in a page of a listing
+MOST_NAMES = 1000  # in one request
 VALUES_TYPE = "application/x-spraydry-values"
 
 T = TypeVar("T")
 
 
 # -- JSON
+
+
+Namespace = Annotated[str, Meta(pattern=f"^({'|'.join(NAMESPACES)})$")]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Greeting(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +51,7 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     batch_bytes: int
     body_bytes: int
-    batch_names: int = 1000
+    batch_names: int = MOST_NAMES
     complete: bool = True
 
 
@@ -59,14 +66,14 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class Names(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of batch requests: values of one namespace, by name."""
 
-    namespace: str
-    names: tuple[str, ...]
+    namespace: Namespace
+    names: Annotated[tuple[Name, ...], Meta(max_length=MOST_NAMES)]
 
 
 class Chunks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of a request for chunks, by digests in hex."""
 
-    names: tuple[str, ...]
+    names: Annotated[tuple[Digest, ...], Meta(max_length=MOST_NAMES)]
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):

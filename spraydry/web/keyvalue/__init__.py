@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from spraydry.errors import UsageError
 from spraydry.stores.remote import wire
 from spraydry.web.grant import grant_of
 from spraydry.web.keyvalue.answers import respond
-from spraydry.web.keyvalue.batches import BATCH_BYTES, BATCH_NAMES, Batches
+from spraydry.web.keyvalue.batches import BATCH_BYTES, Batches
+from spraydry.web.keyvalue.described import described
 from spraydry.web.keyvalue.part import KeyValue, answer
 from spraydry.web.keyvalue.shown import BODY_BYTES, is_digest
-from spraydry.web.keyvalue.trees import Trees, any_name
+from spraydry.web.keyvalue.trees import Trees
 from spraydry.web.keyvalue.values import Values
+from spraydry.web.resource import Resource
 from spraydry.web.served import Served
+
+__all__ = ["described", "routes"]
 
 
 def routes(served: Served) -> list[BaseRoute]:
@@ -34,7 +38,6 @@ def routes(served: Served) -> list[BaseRoute]:
                 concurrency=max(8, store.traits.concurrency),
                 batch_bytes=BATCH_BYTES,
                 body_bytes=BODY_BYTES,
-                batch_names=BATCH_NAMES,
                 complete=not store.silent,
             )
         )
@@ -64,15 +67,13 @@ def routes(served: Served) -> list[BaseRoute]:
         **{how: batches.changing(how) for how in ("delete", "soft-delete", "undelete", "purge")},
     }
     return [
-        Route("/v1/", greeting),
-        Route("/v1/stat", stat),
-        Route("/v1/roots", trees.roots),
-        any_name(Route("/v1/trees/{address}", trees.entries)),
-        any_name(Route("/v1/trees/{address}/{path:path}", trees.entries)),
-        Route("/v1/values/{namespace}", values.list),
-        Route("/v1/values/{namespace}/{name}", values.get, methods=["GET"]),
-        Route("/v1/values/{namespace}/{name}", values.put, methods=["PUT"]),
-        Route("/v1/values/{namespace}/{name}", values.delete, methods=["DELETE"]),
-        Route("/v1/chunks/{digest}", chunk),
-        *(Route(f"/v1/batch/{how}", handler, methods=["POST"]) for how, handler in batch.items()),
+        Resource("/v1/", GET=greeting),
+        Resource("/v1/stat", GET=stat),
+        Resource("/v1/roots", GET=trees.roots),
+        Resource("/v1/trees/{address}", GET=trees.entries),
+        Resource("/v1/trees/{address}/{path:path}", GET=trees.entries),
+        Resource("/v1/values/{namespace}", GET=values.list),
+        Resource("/v1/values/{namespace}/{name}", GET=values.get, PUT=values.put, DELETE=values.delete),
+        Resource("/v1/chunks/{digest}", GET=chunk),
+        *(Resource(f"/v1/batch/{how}", POST=handler) for how, handler in batch.items()),
     ]

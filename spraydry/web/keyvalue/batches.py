@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from spraydry.errors import ChunkNotFound, CorruptData, SprayDryError, TooLarge, UsageError
+from spraydry.errors import ChunkNotFound, CorruptData, SprayDryError, TooLarge, UploadRefused, UsageError
 from spraydry.stores.remote import wire
 from spraydry.web.bodies import message_of, parts_of
 from spraydry.web.grant import grant_of
 from spraydry.web.keyvalue.answers import NOT_KEPT
 from spraydry.web.keyvalue.part import KeyValue, answer
-from spraydry.web.keyvalue.shown import MOST_BYTES, check_name, check_namespace, is_digest
+from spraydry.web.keyvalue.shown import MOST_BYTES, check_name, is_digest
 
 BATCH_BYTES = 16 << 20
-BATCH_NAMES = 1000
 _TOGETHER_BYTES = 4 << 20  # of values read before the first of them is sent
 _FIRST = 4
 _MOST_TOGETHER = 64
@@ -42,8 +41,8 @@ class Batches:
     async def chunks(self, request: Request) -> Response:
         """A stream of chunks, verified, in the order of their digests."""
         asked = await message_of(request, wire.Chunks, self._part.room)
-        if len(asked.names) > BATCH_NAMES or not all(map(is_digest, asked.names)):
-            raise UsageError(f"names are to be digests in hex, at most {BATCH_NAMES} of them")
+        if not all(map(is_digest, asked.names)):
+            raise UsageError("chunks are named by 64 hexadecimal digits")
         grant_of(request).require("read", namespace="frames")
         repository = await self._part.served.fresh()
 
@@ -81,14 +80,14 @@ class Batches:
                 async for part in parts_of(request, BATCH_BYTES, room, held):
                     for kind, name, value in stream.feed(part):
                         if kind != wire.Kind.VALUE or name in values:
-                            raise UsageError("the body is to be a stream of values, each name once")
+                            raise UploadRefused("the body is to be a stream of values, each name once")
                         values[name] = value
-                    if len(values) > BATCH_NAMES:
-                        raise TooLarge(f"at most {BATCH_NAMES} values are stored at a time")
+                    if len(values) > wire.MOST_NAMES:
+                        raise TooLarge(f"at most {wire.MOST_NAMES} values are stored at a time")
             except CorruptData as error:
-                raise UsageError(str(error)) from None
+                raise UploadRefused(str(error)) from None
             if not stream.ended:
-                raise UsageError("the stream of values was cut off")
+                raise UploadRefused("the stream of values was cut off")
             await self._part.served.fresh()
             await self._part.verify(self._part.gate.put, grant, namespace, list(values.items()))
         return Response(status_code=204, headers=NOT_KEPT)
@@ -108,10 +107,7 @@ class Batches:
 
     async def _names(self, request: Request) -> wire.Names:
         asked = await message_of(request, wire.Names, self._part.room)
-        check_namespace(asked.namespace)
-        if len(asked.names) > BATCH_NAMES:
-            raise TooLarge(f"at most {BATCH_NAMES} names are taken at a time")
-        for name in asked.names:
+        for name in asked.names:  # what patterns of JSON Schema say ends before a line feed
             check_name(asked.namespace, name)
         return asked
 

@@ -10,7 +10,7 @@ from spraydry.errors import UsageError
 from spraydry.format.frame import MAX_DICTIONARY_BYTES, MAX_FRAME_BYTES
 from spraydry.repository.opening import CONFIG
 from spraydry.stores.base import NAMESPACES, is_key
-from spraydry.stores.remote.wire import MOST_NAMES
+from spraydry.stores.remote.wire import MOST_LISTED
 
 # What else lies in `config` says where stores are: a server neither tells an address nor takes one.
 _CONFIGS = (CONFIG,)
@@ -54,6 +54,6 @@ def is_digest(name: str) -> bool:
 def limit_of(request: Request) -> int:
     """How long a page of a listing is to be at most, by default 1000. Raises UsageError."""
     limit = request.query_params.get("limit", "1000")
-    if not (limit.isascii() and limit.isdecimal() and len(limit) < 9 and 0 < int(limit) <= MOST_NAMES):
-        raise UsageError(f"limit is to be a number from 1 to {MOST_NAMES}")
+    if not (limit.isascii() and limit.isdecimal() and len(limit) < 9 and 0 < int(limit) <= MOST_LISTED):
+        raise UsageError(f"limit is to be a number from 1 to {MOST_LISTED}")
     return int(limit)

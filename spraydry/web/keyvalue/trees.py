@@ -2,35 +2,96 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import ParamSpec
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from spraydry.actions.describe import Described, describe
+from spraydry.actions.describe import describe
 from spraydry.errors import UsageError
 from spraydry.format.entry import DIRECTORY, Runs, Subtree
 from spraydry.repository.address import Address, Found, resolve
 from spraydry.repository.repository import Repository
+from spraydry.repository.versions import Version
+from spraydry.stores.remote import wire
 from spraydry.web.grant import Grant, grant_of
 from spraydry.web.keyvalue.answers import NOT_KEPT
 from spraydry.web.keyvalue.part import KeyValue
 from spraydry.web.keyvalue.shown import limit_of
 
+P = ParamSpec("P")
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
-def any_name(route: Route) -> Route:
-    """A route of paths in which a name may have any byte, line feeds too."""
-    route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
-    return route
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """A version under one of its names: `slot` is where the name was made, `made_in` the version."""
+
+    version: str
+    slot: int
+    made_in: int
+    made_ns: int
+    made_by: str
+    incomplete: bool
+    files: int
+    bytes: int
+
+
+class RootTold(msgspec.Struct, frozen=True, kw_only=True):
+    """A root and its versions, oldest first."""
+
+    root: str
+    versions: list[Made]
+
+
+class Roots(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/v1/roots` answers: roots by name."""
+
+    roots: list[RootTold]
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry. `path` and `target` are exact, escaped as in a URL; `name` is for people: what is no UTF-8 in it is
+    replaced. `mode` is octal text, digests are hex; `inode` is the number of entries before it in the version. Of a
+    file of several chunks `manifest` names the first page, of a directory `tree` does, and `inodes` and `files` count
+    what is below."""
+
+    path: str
+    name: str
+    kind: str
+    mode: str
+    uid: int
+    gid: int
+    size: int
+    mtime_s: int
+    mtime_ns: int
+    inode: int
+    user: str | None = None
+    group: str | None = None
+    digest: str | None = None
+    target: str | None = None
+    device: tuple[int, int] | None = None
+    hardlink: str | None = None
+    manifest: str | None = None
+    tree: str | None = None
+    inodes: int | None = None
+    files: int | None = None
+
+
+class Directory(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/v1/trees/...` answers: an entry, and those in it, by their names' bytes; `more`: ask again behind the last
+    of them."""
+
+    version: str
+    slot: int
+    entry: Told
+    entries: list[Told] = []
+    more: bool = False
 
 
 class Trees:
@@ -48,7 +109,7 @@ class Trees:
     async def entries(self, request: Request) -> Response:
         """One entry of a version, and a page of what is in it."""
         address, slash, path = _raw(request, "/v1/trees/").partition(b"/")
-        root, at, version = address.decode("ascii", "replace").partition("@")
+        root, at, version = unquote_to_bytes(address).decode("ascii", "replace").partition("@")
         if not _NAME.fullmatch(root) or (at and not _NAME.fullmatch(version)):
             raise UsageError("write /v1/trees/ROOT@VERSION/PATH")
         grant = grant_of(request)
@@ -62,84 +123,78 @@ class Trees:
         where = Address(root, version if at else None, b"/".join(parts))
         return await self._answer(_page, repository, where, after, limit)
 
-    async def _answer(self, make: Any, *arguments: Any) -> Response:
+    async def _answer(self, make: Callable[P, msgspec.Struct], *arguments: P.args, **named: P.kwargs) -> Response:
         def encoded() -> bytes:
-            return msgspec.json.encode(make(*arguments))
+            return wire.encode(make(*arguments, **named))
 
         body = await self._part.served.call(encoded)
         return Response(body, headers=NOT_KEPT, media_type="application/json")
 
 
-def _roots(repository: Repository, grant: Grant) -> dict[str, object]:
-    return {
-        "roots": [
-            {
-                "root": root,
-                "versions": [
-                    {
-                        "version": version.name,
-                        "slot": version.slot,
-                        "made_in": version.made_in,
-                        "made_ns": version.record.made_ns,
-                        "made_by": _text(os.fsencode(version.record.made_by)),
-                        "incomplete": version.record.incomplete,
-                        "files": version.record.entry.totals.files,
-                        "bytes": version.record.entry.totals.size,
-                    }
-                    for version in repository.log.versions(root)
-                ],
-            }
-            for root in repository.log.roots()
-            if grant.allows("list", root=root)
-        ]
-    }
+def _roots(repository: Repository, grant: Grant) -> Roots:
+    log = repository.log
+    listed = [root for root in log.roots() if grant.allows("list", root=root)]
+    return Roots(roots=[RootTold(root=root, versions=list(map(_made, log.versions(root)))) for root in listed])
 
 
-def _page(repository: Repository, where: Address, after: bytes, limit: int) -> dict[str, object]:
+def _made(version: Version) -> Made:
+    record = version.record
+    return Made(
+        version=version.name,
+        slot=version.slot,
+        made_in=version.made_in,
+        made_ns=record.made_ns,
+        made_by=record.made_by,
+        incomplete=record.incomplete,
+        files=record.entry.totals.files,
+        bytes=record.entry.totals.size,
+    )
+
+
+def _page(repository: Repository, where: Address, after: bytes, limit: int) -> Directory:
     found = resolve(repository, where)
-    told: dict[str, object] = {
-        "version": str(found.version),
-        "slot": found.version.slot,
-        **_entry(found),
-    }
-    content = found.entry.content
+    content, entries = found.entry.content, list[Told]()
     if found.entry.kind == DIRECTORY and isinstance(content, Subtree):
+        front = found.path + b"/" if found.path else b""
         entries = [
-            Found(found.version, entry.name, entry, found.number + 1 + before)
+            _told(Found(found.version, front + entry.name, entry, found.number + 1 + before))
             for entry, before in islice(repository.tree(content).entries(after), limit + 1)
         ]
-        told["entries"] = list(map(_entry, entries[:limit]))
-        told["more"] = len(entries) > limit
-    return told
+    version = str(found.version)
+    return Directory(
+        version=version,
+        slot=found.version.slot,
+        entry=_told(found),
+        entries=entries[:limit],
+        more=len(entries) > limit,
+    )
 
 
-def _entry(found: Found) -> dict[str, object]:
-    """One entry. `path` is exact, escaped as in a URL; `name` is for people: what is no UTF-8 in it is replaced."""
-    one: Described = describe(found, found.path)
-    content = found.entry.content
-    told: dict[str, object] = {
-        "path": quote_from_bytes(found.path),
-        "name": _text(found.path.rpartition(b"/")[2]),
-        "kind": one.kind,
-        "mode": one.mode,
-        "uid": one.uid,
-        "gid": one.gid,
-        "user": one.user,
-        "group": one.group,
-        "size": one.size,
-        "mtime_s": one.mtime_s,
-        "mtime_ns": one.mtime_ns,
-        "digest": one.digest,
-        "target": None if one.target is None else quote_from_bytes(one.target),
-        "device": one.device,
-        "hardlink": one.hardlink,
-        "inode": found.number,
-    }
-    if isinstance(content, Runs):
-        told["manifest"] = content.manifest.hex()
-    elif isinstance(content, Subtree):
-        told |= {"tree": content.digest.hex(), "inodes": content.inodes, "files": content.files}
-    return told
+def _told(found: Found) -> Told:
+    one, content = describe(found, found.path), found.entry.content
+    below = content if isinstance(content, Subtree) else None
+    return Told(
+        path=quote_from_bytes(found.path),
+        name=_text(found.path.rpartition(b"/")[2]),
+        kind=one.kind,
+        mode=one.mode,
+        uid=one.uid,
+        gid=one.gid,
+        user=one.user,
+        group=one.group,
+        size=one.size,
+        mtime_s=one.mtime_s,
+        mtime_ns=one.mtime_ns,
+        inode=found.number,
+        digest=one.digest,
+        target=None if one.target is None else quote_from_bytes(one.target),
+        device=one.device,
+        hardlink=one.hardlink,
+        manifest=content.manifest.hex() if isinstance(content, Runs) else None,
+        tree=below.digest.hex() if below else None,
+        inodes=below.inodes if below else None,
+        files=below.files if below else None,
+    )
 
 
 def _text(name: bytes) -> str:
