@@ -67,10 +67,19 @@ def test_of_a_long_directory_few_pages_are_read() -> None:
     tree, read = tree_of([file(b"%06d" % number) for number in range(50_000)])
     top = tree.top()
     assert not top.leaf
-    for ask in ({}, {"after": b"025000"}, {"before": b"025000"}, {"first": b"049000"}):
+    asks: list[tuple[dict[str, bytes], int]] = [
+        ({}, 0),
+        ({"after": b"025000"}, 25_001),
+        ({"before": b"025000"}, 24_750),
+        ({"before": b"025000a"}, 24_751),
+        ({"first": b"049000"}, 49_000),
+    ]
+    for ask, start in asks:
         read.clear()
-        assert len(by_name(tree, 250, **ask).entries) == 250  # type: ignore[arg-type]
+        found = by_name(tree, 250, **ask)
+        assert [entry.name for entry in found.entries] == [b"%06d" % number for number in range(start, start + 250)]
         assert len({*read}) <= 6
+    assert [int(entry.name) for entry in tree.entries_back()] == [*range(50_000)][::-1]
 
 
 @settings(max_examples=50)

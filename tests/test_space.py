@@ -28,10 +28,16 @@ def filled(repository: Repository, rng: random.Random) -> Repository:
     make_version(repository, "r", {**first, b"old": old})
     make_version(repository, "r", {**first, b"new": rng.randbytes(200_000), b"other": {b"x": b"same" * 9000}})
     make_version(repository, "elsewhere", {b"x": own})
+    alone, both, nephew = (rng.randbytes(40_000) for _ in range(3))
+    make_version(
+        repository,
+        "solo",
+        {b"a": {b"1": both, b"2": alone}, b"b": {b"3": both, b"in": {b"4": nephew}}, b"c": nephew, b"d": {b"5": both}},
+    )
     return repository
 
 
-@pytest.mark.parametrize("address", ["r", "r@v1", "r:a", "r:d"])
+@pytest.mark.parametrize("address", ["r", "r@v1", "r:a", "r:d", "solo", "solo:a", "solo:b"])
 def test_each_entry_takes_what_du_says(filled: Repository, address: str) -> None:
     found = filled.resolve(address)
     entries = largest(filled, found, 20).entries

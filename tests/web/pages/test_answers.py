@@ -14,8 +14,6 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from spraydry.actions.compose import compose
-from spraydry.actions.ingest import ingest
 from spraydry.repository.repository import Repository
 from tests.versions import make_version
 from tests.web.pages.corpus import EVIL_NAMES, MANY
@@ -210,11 +208,9 @@ def test_several_repositories_have_a_page_each(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_a_file_has_a_page(tmp_path: Path) -> None:
-    url, file = str(tmp_path / "repository.sqlite"), tmp_path / "letter.txt"
-    file.write_text("dear all\n")
+    url = str(tmp_path / "repository.sqlite")
     with Repository.open(url, create=True) as repository:
-        ingest(repository, [str(file)], root="letter")
-        compose(repository, "single", "letter:letter.txt")
+        make_version(repository, "single", b"dear all\n")  # type: ignore[arg-type]
     with serving(tmp_path, SPRAYDRY_REPO=url) as server:
         status, headers, _ = get(server.url, rows(get(server.url, "/")[2])[0])
         assert (status, headers["Location"]) == (303, "/-/view/single@v1")
