@@ -290,7 +290,7 @@ class Log(Versions):
                 if record.previous != self.head[1]:
                     raise CorruptData("a record was made for another slot")
                 won = self._store.create("log", slot_name(slot), value)
-                self.read(slot)
+                self.follow()  # by name: it was listed just before, and a listing may come late
                 if won:
                     return slot, record
         raise SlotTaken("other writers were faster a hundred times; try again")
