@@ -17,9 +17,11 @@ from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
 from spraydry.format.version import (
     NO_RECORD,
     AnyRecord,
+    CheckpointRecord,
     CondemnRecord,
     DictionariesRecord,
     DropRecord,
+    HoardRecord,
     RemovalRecord,
     RevokeRecord,
     TagRecord,
@@ -44,6 +46,8 @@ VERSION = {
     "new_bytes": 5,
     "stored_bytes": 4,
 }
+FILED = entry(b"")
+HOARD = {"hoard": "h", "cleared": False}
 RECORDS: list[AnyRecord] = [
     VersionRecord(**COMMON, **VERSION),
     VersionRecord(**COMMON, **(VERSION | {"links": E, "incomplete": True})),
@@ -54,6 +58,14 @@ RECORDS: list[AnyRecord] = [
     RevokeRecord(**COMMON, slot=2),
     DictionariesRecord(**COMMON, adopted=(("json", D), ("python", E))),
     DropRecord(**COMMON, dictionaries=(D, E)),
+    CheckpointRecord(**COMMON, hoard="h", upto=6, entry=entry(b"", DIRECTORY, 0, Subtree(D, 2, 2, 9, 2))),
+    HoardRecord(
+        **COMMON,
+        hoard="h",
+        cleared=False,
+        changes=(("a/b", entry(b"", size=5, content=D)), ("a-b", None), ("ä", FILED)),
+    ),
+    HoardRecord(**COMMON, hoard="h", cleared=True, changes=()),
 ]
 
 
@@ -116,6 +128,25 @@ IMPOSSIBLE: dict[str, object] = {
     "class with blanks": DictionariesRecord(**COMMON, adopted=(("a b", D),)),
     "class twice": DictionariesRecord(**COMMON, adopted=(("a", D), ("a", E))),
     "dictionary, short": DictionariesRecord(**COMMON, adopted=(("a", b"x"),)),
+    "checkpoint of what comes": CheckpointRecord(
+        **COMMON, hoard="h", upto=7, entry=entry(b"", DIRECTORY, 0, Subtree(D, 0, 0, 0, 0))
+    ),
+    "checkpoint that is a file": CheckpointRecord(**COMMON, hoard="h", upto=1, entry=FILED),
+    "checkpoint with a name": CheckpointRecord(
+        **COMMON, hoard="h", upto=1, entry=entry(b"x", DIRECTORY, 0, Subtree(D, 0, 0, 0, 0))
+    ),
+    "hoard with a bad name": HoardRecord(**COMMON, hoard="a/b", cleared=False, changes=(("a", None),)),
+    "no changes": HoardRecord(**COMMON, **HOARD, changes=()),
+    "keys unsorted": HoardRecord(**COMMON, **HOARD, changes=(("a-b", None), ("a/b", None))),
+    "a key twice": HoardRecord(**COMMON, **HOARD, changes=(("a", None), ("a", FILED))),
+    "a key that climbs": HoardRecord(**COMMON, **HOARD, changes=(("a/../b", None),)),
+    "a key with a line feed": HoardRecord(**COMMON, **HOARD, changes=(("a\n", None),)),
+    "a key that names a folder": HoardRecord(
+        **COMMON, **HOARD, changes=(("a", entry(b"", DIRECTORY, 0, Subtree(D, 0, 0, 0, 0))),)
+    ),
+    "a key whose file has a name": HoardRecord(**COMMON, **HOARD, changes=(("a", entry(b"a")),)),
+    "a key whose file is linked": HoardRecord(**COMMON, **HOARD, changes=(("a", entry(b"", group=bytes(16))),)),
+    "a key whose file cannot be": HoardRecord(**COMMON, **HOARD, changes=(("a", entry(b"", size=5)),)),
     "nothing": b"",
     "a number": 5,
     "a map": {"a": 1},

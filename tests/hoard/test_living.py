@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -135,3 +135,52 @@ def test_gc_ends_while_others_put(hoard: Hoard, other: Hoard, monkeypatch: pytes
     done = gc(repository, grace_ns=0, below=1.0)
     assert 2 <= count < 20 and done.condemned_frames == 2  # its bytes, and its manifest
     assert held(other) == {str(n): content(2) if n == 1 else content(n + 10) for n in range(1, count + 1)}
+
+
+def before_commit(repository: Repository, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """`act` is done once, just before the next record is appended."""
+    committing, done = repository.committing, []
+
+    def late() -> object:
+        if not done:
+            done.append(act())
+        return committing()
+
+    monkeypatch.setattr(repository, "committing", late)
+
+
+def test_what_is_collected_under_a_small_put_is_stored_again(
+    hoard: Hoard, other: Hoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hoard["a"] = content(1, 9000)
+    del hoard["a"]
+    before_commit(hoard.repository, monkeypatch, lambda: gc(other.repository, grace_ns=0, below=1.0))
+    hoard["b"] = content(1, 9000)  # known when it was looked up
+    assert held(other) == {"b": content(1, 9000)} and verify(other.repository).sound
+
+
+def test_what_is_collected_under_a_large_put_is_stored_again(
+    hoard: Hoard, other: Hoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hoard["a"] = content(1, 900_000)
+    del hoard["a"]
+    before_commit(hoard.repository, monkeypatch, lambda: gc(other.repository, below=1.0))
+    hoard["b"] = content(1, 900_000)
+    assert held(other) == {"b": content(1, 900_000)} and verify(other.repository).sound
+    gc(other.repository, grace_ns=0, below=1.0)
+    assert held(other) == {"b": content(1, 900_000)}
+
+
+def test_what_is_put_while_a_checkpoint_is_made_stays(
+    hoard: Hoard, other: Hoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hoard["a"], hoard["b"], hoard["c"] = b"1", b"2", b"3"
+    with monkeypatch.context() as patched:
+        before_commit(hoard.repository, patched, lambda: (other.put(b"new", "a"), other.delete("b"), other.clear()))
+        assert checkpoint(hoard.repository, "h") is False  # what was there then is not what was cleared
+    hoard["a"], hoard["b"] = b"1", b"2"
+    with monkeypatch.context() as patched:
+        before_commit(hoard.repository, patched, lambda: (other.put(b"new", "a"), other.delete("b")))
+        assert checkpoint(hoard.repository, "h")
+    for seen in (hoard, other, Hoard("h", hoard.repository.url)):
+        assert held(seen) == {"a": b"new"} and len(seen) == 1
