@@ -29,6 +29,7 @@ from spraydry.wording import plural, printable, safe, size
 log = logging.getLogger(__name__)
 
 QUICK_S = 10.0  # a page is not worth waiting for any longer
+_GRACE_S = 5.0  # for what does not look at the time
 _AT_ONCE = 4  # pages that may take long; others, and everything else, have threads of their own
 _MAX_QUERY_BYTES = 16 << 10
 
@@ -61,7 +62,11 @@ class Patience:
     def __call__(self, _: Done) -> None:
         """A Report. Raises OutOfTime where time is over."""
         if self.over():
-            raise OutOfTime(f"this takes longer than {self.seconds:g} s")
+            raise self.late()
+
+    def late(self) -> OutOfTime:
+        """The error that says so."""
+        return OutOfTime(f"this takes longer than {self.seconds:g} s, which is too long for a page")
 
 
 @dataclass
@@ -157,10 +162,11 @@ async def answered(request: Request, ask: Ask, make: Make, *, seconds: float = Q
         return trouble(ask, error)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        answer = await trio.to_thread.run_sync(work, repository, limiter=limiter)
+        with trio.move_on_after(seconds + _GRACE_S):
+            # A store that does not answer is not waited for; the thread is free again when it does.
+            answer = await trio.to_thread.run_sync(work, repository, limiter=limiter, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
-    assert answer is not None
-    return answer
+    return trouble(ask, ask.patience.late()) if answer is None else answer
 
 
 @cache
@@ -173,10 +179,20 @@ def trouble(ask: Ask, error: SprayDryError) -> Response:
     status = status_of(error)
     if status >= 500 and not isinstance(error, OutOfTime):
         log.warning("%s: %s: %s", printable(ask.path), type(error).__name__, error)
-    response = _response(ask, Page("trouble.html", {"status": status, "text": safe(str(error))}, status))
+    text = safe(str(error))
+    for address in _addresses(ask.served.repository):
+        text = text.replace(address, "a store")
+    response = _response(ask, Page("trouble.html", {"status": status, "text": text}, status))
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="spraydry", charset="UTF-8"'
     return response
+
+
+def _addresses(repository: Repository) -> list[str]:
+    """Where stores lie, which is told to nobody who only looks."""
+    configuration = repository.opened.configuration
+    urls = [repository.url, *(one.url for one in (configuration.store if configuration else ()))]
+    return sorted({part for url in urls for part in (url, url.partition(":")[2]) if len(part) > 3}, key=len)[::-1]
 
 
 def _response(ask: Ask, page: Page | Elsewhere) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import subprocess
@@ -123,10 +124,12 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
     for question in sys.stdin.buffer:
         asked = json.loads(question)
+        signal.alarm(math.ceil(_SECONDS) + 2)  # ends the process, should nobody be there any more to do it
         try:
             answer = _painted(asked["name"], asked["text"])
         except Exception as error:  # whatever a lexer does not bear, the text is shown without colours
             answer = {"error": repr(error)}
+        signal.alarm(0)
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()
 

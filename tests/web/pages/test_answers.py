@@ -219,6 +219,34 @@ def test_a_root_that_is_a_file_has_a_page(tmp_path: Path) -> None:
         assert get(server.url, "/single@v1")[2] == "dear all\n"
 
 
+def test_no_address_of_a_store_is_told(tmp_path: Path) -> None:
+    url, other = str(tmp_path / "repository.sqlite"), tmp_path / "other"
+    Repository.open(url, create=True).close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPRAYDRY_REPO", url)
+        run_quietly("store", "add", f"dir:{other}", "--name", "second", "--weight", "100")
+    with Repository.open(url) as repository:
+        make_version(repository, "r", {b"f%d" % at: b"%d" % at * 1000 for at in range(30)})
+    with serving(tmp_path, SPRAYDRY_REPO=url) as server:
+        html = get(server.url, "/-/stores")[2]
+        assert "all is well" in html and "second" in html and str(tmp_path) not in html
+    other.rename(tmp_path / "away")
+    with serving(tmp_path, SPRAYDRY_REPO=url) as server:
+        html = get(server.url, "/-/stores")[2]
+        assert "not all is well" in html and str(tmp_path) not in html
+        answers = [get(server.url, path) for path in ("/", "/r@v1/", "/-/view/r@v1/f1", "/-/space/r@v1?by=stored")]
+        assert any("<h1>Not" in html or "does not answer" in html for _, _, html in answers)
+        assert all(str(tmp_path) not in html for _, _, html in answers)
+
+
+def run_quietly(*arguments: str) -> None:
+    """A command line that succeeds."""
+    from spraydry.cli import run
+
+    with redirect_stdout(io.StringIO()):
+        assert run([*arguments]) == 0
+
+
 def run_command(*arguments: str) -> dict[str, str]:
     """What a command line prints as JSON."""
     from spraydry.cli import run

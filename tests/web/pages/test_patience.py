@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from spraydry.actions.grep import Pattern, grep
 from spraydry.actions.progress import Done
 from spraydry.repository.repository import Repository
 from spraydry.web.grant import EVERYTHING
+from spraydry.web.pages import page
 from spraydry.web.pages.compare import compare
 from spraydry.web.pages.history import history
 from spraydry.web.pages.page import Ask, Page, Patience, answered, asked
@@ -102,8 +104,8 @@ class Over(Patience):
 )
 def test_pages_say_that_they_stopped(changing: Repository, make: Any, rest: bytes, query: dict[str, str]) -> None:
     ask = Ask(Served(changing), b"/", query, EVERYTHING, rest, Over())
-    page = make(changing, ask)
-    assert isinstance(page, Page) and page.context["stopped"]
+    some = make(changing, ask)
+    assert isinstance(some, Page) and some.context["stopped"]
     whole = make(changing, Ask(Served(changing), b"/", query, EVERYTHING, rest))
     assert not whole.context["stopped"]
 
@@ -147,6 +149,27 @@ async def test_work_ends_when_the_client_leaves(repository: Repository) -> None:
             nursery.start_soon(leave)
             answer = await answered(request, asked(request, served), long_work, seconds=1000)
     assert answer.status_code == 503 and steps > 1
+
+
+async def test_what_never_ends_is_not_waited_for(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "_GRACE_S", 0.05)
+    release = threading.Event()
+
+    async def receive() -> dict[str, Any]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
+    request = Request({**scope, "spraydry.grant": EVERYTHING}, receive)
+
+    def never(_: Repository, ask: Ask) -> Page:
+        release.wait(60)
+        return Page("trouble.html", {"status": 200, "text": ""})
+
+    with trio.fail_after(10):
+        answer = await answered(request, asked(request, Served(repository)), never, seconds=0.05)
+    release.set()
+    assert answer.status_code == 503 and b"too long for a page" in answer.body
 
 
 async def test_long_pages_leave_threads_for_others(repository: Repository) -> None:
