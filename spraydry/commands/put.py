@@ -110,8 +110,7 @@ def _all_or_none(hoard: Hoard, files: list[str], keys: list[str], new: bool) -> 
     done = []
     with Progress() as progress, hoard.transaction() as change:
         for count, (file, key) in enumerate(zip(files, keys, strict=True), 1):
-            with open(file, "rb") as stream:
-                done.append(change.put(stream, key, new=new))
+            done.append(change.put(file, key, new=new))
             progress(Done("putting", count, sum(one.size for one in done[-1:]), len(files)))
     return done
 

@@ -193,9 +193,13 @@ def copies(
 ) -> None:
     """Set on how many stores each frame is to lie; `spraydry heal` makes it so.
 
+    What is put into a hoard from then on has a class of its own, hoard-NAME, if
+    that has a number here.
+
     For example:
         spraydry store copies 2
         spraydry store copies --of tree=3 --of dictionary=3
+        spraydry store copies --of hoard-avatars=3
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ class TestTransactions:
         hoard["a"] = b"old"
         with hoard.transaction() as change:
             change.put(io.BytesIO(b"new"), "a")
-            change.put(io.BytesIO(b"more"), "b")
+            change.put(b"more", "b")
             assert change.get("a").read() == b"new" and change.has("b")
             assert [kept.key for kept in change.list()] == ["a", "b"]
             assert held(other) == held(hoard) == {"a": b"old"}

@@ -3,9 +3,9 @@
 from spraydry.actions.hoard.checkpoints import checkpoint, tree_of
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.days import Day, days
-from spraydry.actions.hoard.files import store_file
+from spraydry.actions.hoard.files import Source, store_file
 from spraydry.actions.hoard.history import Event, key_history
-from spraydry.actions.hoard.hoard import Hoard, Source
+from spraydry.actions.hoard.hoard import Hoard
 from spraydry.actions.hoard.overview import HoardInfo, hoards
 from spraydry.actions.hoard.revive import revive
 from spraydry.actions.hoard.save import save

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO, Protocol
 
 from spraydry.actions.ingest.segments import Sink, store_stream
 from spraydry.format.chunker import DEFAULT_SPEC, parse_spec
 from spraydry.format.classes import class_of
 from spraydry.format.entry import FILE, Entry
+
+Source = BinaryIO | bytes | bytearray | memoryview | str | os.PathLike[str]
 
 
 class Readable(Protocol):
@@ -25,3 +29,12 @@ def store_file(writer: Sink, source: Readable, key: str) -> Entry:
     size, content = store_stream(writer, source.read, parse_spec(DEFAULT_SPEC), class_of(name))
     made_ns = divmod(time.time_ns(), 10**9)
     return Entry(b"", FILE, 0o644, os.geteuid(), os.getegid(), *made_ns, size, content, (), None)
+
+
+def opened(source: Source) -> AbstractContextManager[BinaryIO]:
+    """A stream over what was given; a stream that was given stays open."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        return open(source, "rb")
+    return nullcontext(source)

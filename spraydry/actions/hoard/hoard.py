@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator, MutableMapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, BinaryIO
 
 import spraydry
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.copies import class_of_hoard, sink_of
-from spraydry.actions.hoard.files import store_file
+from spraydry.actions.hoard.files import Source, opened, store_file
 from spraydry.actions.hoard.history import Event, key_history
 from spraydry.actions.hoard.small import MAX_BYTES, Condemned, SmallFiles
 from spraydry.actions.hoard.transaction import Transaction
@@ -27,8 +26,6 @@ from spraydry.repository.keys import Kept, Keys
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import open_entry, parts
 from spraydry.repository.writer import Writer
-
-Source = BinaryIO | bytes | bytearray | memoryview | str | os.PathLike[str]
 
 _TOGETHER = 10_000
 _TOGETHER_BYTES = 64 << 20
@@ -282,12 +279,3 @@ def _front(stream: BinaryIO) -> bytes:
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
-
-
-def opened(source: Source) -> AbstractContextManager[BinaryIO]:
-    """A stream over what was given; a stream that was given stays open."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source)
-    if isinstance(source, str | os.PathLike):
-        return open(source, "rb")
-    return nullcontext(source)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
+from spraydry.actions.hoard.files import Source, opened
 from spraydry.actions.hoard.history import Event
-from spraydry.actions.hoard.hoard import Hoard, Source, opened
+from spraydry.actions.hoard.hoard import Hoard
 from spraydry.actions.hoard.talk import SMALL_BYTES, Held, SourceFailed, Talk
 from spraydry.actions.hoard.transaction import ABORTED, COMMITTED, OPEN, PREPARED
 from spraydry.errors import CorruptData, KeyNotFound, UsageError
@@ -183,10 +184,11 @@ class RemoteTransaction:
         self._held: Held
         self._talk, self._held = talk.begin()
 
-    def put(self, source: BinaryIO, key: str, *, new: bool = False) -> Kept:
+    def put(self, source: Source, key: str, *, new: bool = False) -> Kept:
         """As Transaction.put."""
         self._check(key)
-        return _put(self._talk, source, key, new)
+        with opened(source) as stream:
+            return _put(self._talk, stream, key, new)
 
     def delete(self, key: str) -> None:
         """As Transaction.delete."""

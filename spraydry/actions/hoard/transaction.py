@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.copies import sink_of
-from spraydry.actions.hoard.files import store_file
+from spraydry.actions.hoard.files import Source, opened, store_file
 from spraydry.errors import Conflict, KeyExists, KeyNotFound, UsageError
 from spraydry.format.entry import Entry
 from spraydry.format.frame import DEFAULT_LEVEL
@@ -56,11 +56,12 @@ class Transaction:
 
     # -- changing
 
-    def put(self, source: BinaryIO, key: str, *, new: bool = False) -> Kept:
-        """Store what a binary stream gives until its end, for `key` to name; the content it had stays until gc.
+    def put(self, source: Source, key: str, *, new: bool = False) -> Kept:
+        """Store a file for `key` to name: what a binary stream gives until its end, bytes, or the file at a path. The
+        content it had stays until gc.
 
         With `new`, a key that is there is refused (KeyExists), at the latest by `commit`. Raises UsageError for what
-        can be no key, StoreError.
+        can be no key, StoreError, OSError for a file that cannot be read.
         """
         self._check_open()
         self._touch(key)
@@ -69,7 +70,8 @@ class Transaction:
         if self._writer is None:
             self._writer = Writer(self.repository, self._level)
         self._durable = False
-        entry = self._staged[key] = store_file(sink_of(self._writer, self.hoard), source, key)
+        with opened(source) as stream:
+            entry = self._staged[key] = store_file(sink_of(self._writer, self.hoard), stream, key)
         if new:
             self._new.add(key)
         return Kept(key, entry)
