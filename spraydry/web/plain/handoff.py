@@ -39,6 +39,7 @@ class Handoff(ABC):
     def __init__(self) -> None:
         self._flights: dict[str, trio.Event] = {}
         self._failed: OrderedDict[str, float] = OrderedDict()  # until when it is not tried again
+        self._silent_until_s = 0.0  # the other place does not answer: it is not asked again before
         self._limiter = trio.CapacityLimiter(_AT_A_TIME)
 
     @abstractmethod
@@ -62,7 +63,7 @@ class Handoff(ABC):
     async def offer(self, scope: Scope, served: Served, entry: Entry, media_type: bytes) -> Headers | None:
         """What to add to the headers of an answer without a body, that another program makes one with a body of; None
         where the file is to be sent from here."""
-        if entry.size < LEAST_BYTES or scope["method"] != "GET":
+        if entry.size < LEAST_BYTES or scope["method"] != "GET" or monotonic() < self._silent_until_s:
             return None
         name = self.takes(scope, entry, media_type)
         if name is None:
@@ -72,6 +73,7 @@ class Handoff(ABC):
                 return headers
         except SprayDryError as error:
             log.warning("%s cannot be handed off: %s", name, error)
+            self._silent_until_s = monotonic() + _NOT_AGAIN_S
             return None
         if monotonic() < self._failed.get(name, 0.0):
             return None
@@ -83,10 +85,14 @@ class Handoff(ABC):
             trio.lowlevel.spawn_system_task(self._fly, served, name, entry, media_type)
         if entry.size > _WAIT_BYTES:
             return None
-        with trio.move_on_after(_WAIT_S):
+        with trio.move_on_after(_WAIT_S) as waiting:
             await flight.wait()
+        if waiting.cancelled_caught or name in self._failed:
+            return None
+        try:
             return await self.there(served, name, entry.size)
-        return None
+        except SprayDryError:
+            return None
 
     async def _fly(self, served: Served, name: str, entry: Entry, media_type: bytes) -> None:
         ended = threading.Event()
