@@ -19,7 +19,7 @@ PIECE_BYTES = 2 << 20
 _CROWDED_BYTES = 128 << 10
 _MEMORY_BYTES = 64 << 20
 _AHEAD_NEAR, _AHEAD_FAR = 2, 8
-_SLOW_S, _HOP_FOR_S = 0.02, 1.0
+_SLOW_S, _HOP_FOR_S = 0.05, 0.3
 _ZEROS = bytes(PIECE_BYTES)
 
 
@@ -83,6 +83,7 @@ class Reading:
         self._freed = trio.Event()
         self._first: _Piece | None = None
         self._counted = 0
+        self._through = entry.size > self._repository.cache_bytes // 4  # not worth keeping, if that is read to its end
         self._near = self._repository.store.location() is not None
 
     async def begin(self) -> None:
@@ -187,11 +188,16 @@ class Reading:
 
     def _read(self, parts: list[tuple[Span, int, int]]) -> bytes:
         """Blocks, unless all of it is in memory."""
-        plain: list[memoryview] = []
-        for span, low, high in parts:
-            chunk = read_span(span, self._repository.read_chunk)
-            plain.append(memoryview(_ZEROS)[: high - low] if chunk is None else chunk[low:high])
-        return b"".join(plain)
+        spans = [(span.chunk, span.length) for span, _, _ in parts if span.chunk is not None]
+        if self._through and len(spans) > 1:
+            chunks = iter(self._repository.read_through(spans))
+            read = [None if span.chunk is None else next(chunks) for span, _, _ in parts]
+        else:
+            read = [read_span(span, self._repository.read_chunk) for span, _, _ in parts]
+        return b"".join(
+            memoryview(_ZEROS)[: high - low] if chunk is None else chunk[low:high]
+            for chunk, (_, low, high) in zip(read, parts, strict=True)
+        )
 
 
 class Connected:
