@@ -115,7 +115,7 @@ def add(
 
 @token.command(name="list")
 def show(*, tokens: str, json: bool = False) -> None:
-    """Show the tokens: what they are for, until when.
+    """Show the tokens: what they are for, until when, how much came with them.
 
     For example:
         spraydry token list --tokens t.json
@@ -131,9 +131,10 @@ def show(*, tokens: str, json: bool = False) -> None:
     from pathlib import Path
 
     from spraydry.commands import terminal
-    from spraydry.web.guard import tokenfile
+    from spraydry.web.guard import tokenfile, usage
 
     held = tokenfile.read(Path(tokens)).tokens
+    used = usage.read(Path(tokens))
     if json:
         terminal.print_json_list(
             {
@@ -141,6 +142,7 @@ def show(*, tokens: str, json: bool = False) -> None:
                 "made": one.made,
                 "expires": one.expires or None,
                 "quota_bytes": one.quota_bytes,
+                "uploaded_bytes": used.get(one.name, 0),
                 "given": [{key: list(value) for key, value in _fields(given).items() if value} for given in one.given],
             }
             for one in held
@@ -148,18 +150,19 @@ def show(*, tokens: str, json: bool = False) -> None:
         return
     now = time.time()
     terminal.table(
-        ("token", "rights", "made", "good until", "quota"),
+        ("token", "rights", "made", "good until", "uploaded", "of"),
         [
             (
                 one.name,
                 "; ".join(map(_told, one.given)),
                 terminal.moment(one.made),
                 "expired" if one.expired(now) else terminal.moment(one.expires) if one.expires else "it is revoked",
-                "" if one.quota_bytes is None else terminal.size(one.quota_bytes),
+                terminal.size(used.get(one.name, 0)),
+                "any amount" if one.quota_bytes is None else terminal.size(one.quota_bytes),
             )
             for one in held
         ],
-        right=(4,),
+        right=(4, 5),
     )
 
 

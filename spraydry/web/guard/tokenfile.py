@@ -17,6 +17,7 @@ import msgspec
 from spraydry.errors import NotFound, SprayDryError, UsageError
 from spraydry.format.digest import digest
 from spraydry.web.grant import Right, Rule
+from spraydry.web.guard import usage
 
 _FORMAT = 1
 _SECRET_BYTES = 32
@@ -107,6 +108,8 @@ def add(
         if any(one.name == name for one in held.tokens):
             raise UsageError(f"there is a token {name}: take another name, or `spraydry token revoke {name}` first")
         _write(path, msgspec.structs.replace(held, tokens=(*held.tokens, token)))
+        if usage.place(path).exists():
+            usage.change(path, {}, forget=name)  # of one that had the name before
     return token, secret
 
 
