@@ -16,6 +16,7 @@ def serve(
     certificate: str = "",
     key: str = "",
     rate: float = 0.0,
+    proxy: Annotated[list[str] | None, Parameter(negative=())] = None,
     max_body: str = "",
     quota: str = "",
     connections: int = 10_000,
@@ -55,6 +56,9 @@ def serve(
         The file with its key.
     rate
         The most requests a second from one token, or from one address without (default: any number).
+    proxy
+        The address of a proxy in front, `unix` for one at a unix: address: whoever it names in X-Forwarded-For is
+        who asks.
     max_body
         The most bytes that one request may bring, such as 10G.
     quota
@@ -98,7 +102,7 @@ def serve(
         anyone=parse_rights(anyone) if anyone else None,
         certificate=Path(certificate) if certificate else None,
         key=Path(key) if key else None,
-        limits=Limits(parse_bytes(max_body) if max_body else Limits.body_bytes, rate),
+        limits=Limits(parse_bytes(max_body) if max_body else Limits.body_bytes, rate, frozenset(proxy or ())),
         quota_bytes=parse_bytes(quota) if quota else None,
         connections=connections,
         heal_every_s=heal_every * 3600,

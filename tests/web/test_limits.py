@@ -59,6 +59,24 @@ def test_requests_that_come_too_fast(tmp_path: Path, url: str) -> None:
         assert all(ask(server.port, "GET", "/healthz").status == 200 for _ in range(5))
 
 
+def test_behind_a_proxy_it_is_the_client_who_counts(tmp_path: Path, url: str) -> None:
+    log = tmp_path / "access.log"
+    arguments = ("--rate", "0.01", "--proxy", "127.0.0.1", "--access-log", str(log))
+    with serving(tmp_path, *arguments, SPRAYDRY_REPO=url) as server:
+        for number in range(3):
+            assert ask(server.port, "GET", "/v1/", X_Forwarded_For=f"::1, 192.0.2.{number}").status == 200
+            assert ask(server.port, "GET", "/v1/", X_Forwarded_For=f"192.0.2.9, 192.0.2.{number}").status == 429
+        assert ask(server.port, "GET", "/v1/", X_Forwarded_For="2001:db8::1").status == 200
+        assert ask(server.port, "GET", "/v1/", X_Forwarded_For="2001:db8::2").status == 429, "one sender's network"
+        assert ask(server.port, "GET", "/v1/", X_Forwarded_For="nonsense\\").status == 200
+        assert server.end() == 0
+    addresses = [json.loads(line)["address"] for line in log.read_text().splitlines()]
+    assert addresses[0] == "192.0.2.0" and addresses[-1] == "127.0.0.1"
+    with serving(tmp_path, "--rate", "0.01", SPRAYDRY_REPO=url) as server:
+        assert ask(server.port, "GET", "/v1/", X_Forwarded_For="192.0.2.1").status == 200
+        assert ask(server.port, "GET", "/v1/", X_Forwarded_For="192.0.2.2").status == 429, "nobody said it is a proxy"
+
+
 async def test_who_waits_as_told_is_let_in(autojump_clock: trio.testing.MockClock) -> None:
     rates = Rates(4.0)
     for _ in range(8):
@@ -227,7 +245,7 @@ def test_the_access_log(tmp_path: Path, url: str) -> None:
     secret = token(tokens, "reader", "list", "read")
     with serving(tmp_path, "--tokens", str(tokens), "--access-log", str(log), SPRAYDRY_REPO=url) as server:
         ask(server.port, "GET", "/files@v1/file%20name?x=very-secret", token=secret)
-        ask(server.port, "HEAD", "/files@v1/file%20name", token=secret)
+        ask(server.port, "HEAD", "/files@v1/absent", token=secret)
         ask(server.port, "GET", "/absent", token="wrong-secret")
         _until(lambda: log.read_text().count("\n") == 3)
         os.rename(log, tmp_path / "moved.log")
@@ -251,7 +269,7 @@ def test_the_access_log(tmp_path: Path, url: str) -> None:
     }
     assert abs(time.time() - time.mktime(time.strptime(first["time"][:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone) < 60
     assert 0 < first["seconds"] < 10
-    assert (second["method"], second["bytes"], second["status"]) == ("HEAD", 0, 200)
+    assert (second["method"], second["bytes"], second["status"]) == ("HEAD", 0, 404)
     assert (third["token"], third["status"]) == ("", 401)
     last = [json.loads(line) for line in log.read_text().splitlines()][-1]
     assert last["path"] == '/%22%0a"quoted"', "what was noted is written before the end"

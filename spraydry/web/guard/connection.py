@@ -23,6 +23,7 @@ Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _RECEIVE_BYTES = 1 << 16
 _WAITING_PARTS = 4  # of a body that its handler has not taken yet
+_TASKS = 250  # that one connection may keep busy; of streams that are open HTTP/2 has at most 100
 _ASGI = {"version": "3.0", "spec_version": "2.4"}  # 2.4: `send` raises an OSError once nobody listens
 
 log = logging.getLogger(__name__)
@@ -211,6 +212,8 @@ class Connection:
         self, app: ASGIApp, config: Config, scope: Scope, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]:
         """Start the handler of a request; what is returned takes what else comes for it."""
+        if len(self._nursery.child_tasks) > _TASKS:
+            raise ClientGone("it opens and abandons streams of HTTP/2 faster than they end")
         scope["asgi"] = _ASGI
         inbox = Inbox()
         self._nursery.start_soon(self._handle, app, scope, inbox, send)
@@ -233,7 +236,6 @@ class Connection:
                     self._held = []
             elif not message.get("more_body", False):
                 whole = True
-                inbox.end()
             await send(message)
 
         try:

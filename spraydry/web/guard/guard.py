@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
@@ -105,6 +105,8 @@ class Guard:
             await failure(400, "a path begins with a slash")(scope, receive, exchange.send)
             return
         headers = dict(scope["headers"])
+        if self._limits.proxies and (address_of(scope) or "unix") in self._limits.proxies:
+            _forwarded(scope, headers)
         scope["spraydry.door"] = self._door
         try:
             exchange.grant = self._admit(scope, headers)
@@ -140,7 +142,7 @@ class Guard:
 
     def _count(self, scope: Scope, name: str) -> None:
         if self._rates is not None:
-            self._rates.take(name or address_of(scope))
+            self._rates.take(name or sender_of(address_of(scope)))
 
 
 def _hung_up(error: Exception) -> bool:
@@ -152,6 +154,22 @@ def _hung_up(error: Exception) -> bool:
 def address_of(scope: Scope) -> str:
     """The address of whoever sent a request, without its port; empty over a unix socket."""
     return scope["client"][0] if scope["client"] else ""
+
+
+def sender_of(address: str) -> str:
+    """Those addresses that one sender may choose from: of IPv6 a whole network of 64 bits."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
+
+
+def _forwarded(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    """Take the sender's address from what a trusted proxy says, which is the last it added."""
+    told = headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip().decode("latin-1")
+    try:
+        scope["client"] = (str(ipaddress.ip_address(told)), 0)
+    except ValueError:
+        pass
 
 
 def is_local(address: str) -> bool:

@@ -38,10 +38,12 @@ class TooMany(SprayDryError):
 @dataclass(frozen=True)
 class Limits:
     """`body_bytes` is the most that one request may bring, `rate_s` the most requests a second from one token, or one
-    address without (0: any number)."""
+    address without (0: any number). What comes from one of `proxies` (addresses; `unix` for sockets at paths) is from
+    whom it says in X-Forwarded-For."""
 
     body_bytes: int = 1 << 40
     rate_s: float = 0.0
+    proxies: frozenset[str] = frozenset()
 
 
 class Body:
