@@ -325,7 +325,7 @@ def test_others_that_are_not_there_or_wrong(server: Running, tmp_path: Path) -> 
     with listener() as other:
         one_line(
             StoreError,
-            "serves another repository",
+            "serves another repository than http",
             lambda: open_store(f"http://{here},{other.url.removeprefix('http://')}"),
         )
     with listener(404) as none:
@@ -340,7 +340,7 @@ def test_a_server_that_comes_back_as_another(server: Running, tmp_path: Path, mo
     with pytest.raises(StoreUnavailable):
         store.get("config", "config")
     with serving(tmp_path / "again", listen=f"127.0.0.1:{server.port}", SPRAYDRY_REPO=f"dir:{tmp_path}/other"):
-        one_line(StoreError, "another repository than it did", lambda: store.get("config", "config"))
+        one_line(StoreError, "another repository than it did before", lambda: store.get("config", "config"))
     store.close()
 
 

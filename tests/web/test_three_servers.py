@@ -146,6 +146,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield owner
 
 
+@pytest.mark.slow
 @pytest.mark.fuse
 def test_three_servers(url: str, tmp_path: Path) -> None:
     with ExitStack() as stack:

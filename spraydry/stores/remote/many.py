@@ -74,14 +74,15 @@ def read_values(path: str, namespace: str, names: Sequence[str], headers: dict[s
 def value_groups(
     namespace: str, values: Iterable[tuple[str, bytes]], most_bytes: int, most: int
 ) -> Iterator[list[tuple[str, bytes]]]:
-    """Values in lists that take at most so many bytes in a stream, or are one value; in each no name comes twice. They
-    are copied, for their buffers may be used again for the next. Raises ValueError for what is no key."""
+    """Values in lists that take at most so many bytes in a stream, or are one value; of those of one
+    name in a list the last. They are copied, for their buffers may be used again for the next. Raises ValueError for
+    what is no key."""
     group: dict[str, bytes] = {}
     held = len(wire.END_ITEM)
     for name, value in values:
         check_key(namespace, name)
         size = wire.item_bytes(name, len(value))
-        if group and (held + size > most_bytes or len(group) == most or name in group):
+        if group and (held + size > most_bytes or len(group) == most):
             yield list(group.items())
             group, held = {}, len(wire.END_ITEM)
         group[name] = bytes(value)

@@ -50,7 +50,7 @@ class Servers:
         self._places = [_Place(Server(url, alone), random.random()) for url in urls]
         self._news = threading.Condition()
         self._closed = False
-        self.repository: str | None = None
+        self._first: tuple[str, str] | None = None  # which repository it is, and the server that said so
 
     def open(self) -> Greeting | None:
         """What the first that answers says of the repository; None where that is one server, and no spraydry. Raises
@@ -177,10 +177,12 @@ class Servers:
 
     def _check(self, place: _Place, said: Greeting) -> None:
         with self._news:
-            if self.repository is None:
-                self.repository = said.repository
-        if said.repository != self.repository:
-            raise StoreError(f"{place.server.url} serves another repository than it did, or than the other servers do")
+            if self._first is None:
+                self._first = said.repository, place.server.url
+        repository, first = self._first
+        if said.repository != repository:
+            other = "it did before" if first == place.server.url else f"{first} does"
+            raise StoreError(f"{place.server.url} serves another repository than {other}")
 
 
 def _distance(server: Server) -> int:

@@ -31,6 +31,7 @@ _MOST_AT_A_TIME = 32
 _PUT_BYTES, _PUT_THREADS = 2 << 20, 4
 _FIRST_PAGE = 1000
 _BY_DIGEST = ("frames", "index", "dictionaries")
+_WITH_DIGEST = ("log", "config")  # at their end
 _CREATED = (200, 201, 204, 412)
 _CREATE_TRIES, _CREATE_WAIT_S = 4, 0.1
 
@@ -40,7 +41,7 @@ class RemoteStore(Store):
 
     A request that fails goes to the next server; all but `create` may be done twice, and when a create is repeated
     after an answer was lost, what is there then is compared: a record of the log is like no other, so the same bytes
-    are this one's. Where another server may have it right, a value is compared with its name.
+    are this one's. Where another server may have it right, a value is compared with its digest.
     """
 
     served = True
@@ -301,9 +302,9 @@ class RemoteStore(Store):
 
 def _sound(namespace: str, name: str, value: bytes) -> bool:
     """Whether that can be the value of that name."""
-    if namespace not in _BY_DIGEST or len(name) != 2 * DIGEST_BYTES:
-        return True
-    return digest(value).hex() == name
+    if namespace in _BY_DIGEST and len(name) == 2 * DIGEST_BYTES:
+        return digest(value).hex() == name
+    return namespace not in _WITH_DIGEST or digest(value[:-DIGEST_BYTES]) == value[-DIGEST_BYTES:]
 
 
 def _shown(namespace: str) -> str:
