@@ -10,7 +10,7 @@ from spraydry.errors import KeyNotFound, SprayDryError
 from spraydry.repository.keys import Keys
 from spraydry.repository.repository import Repository
 from spraydry.web.pages.links import decoded
-from spraydry.web.pages.page import Ask, OutOfTime, Page
+from spraydry.web.pages.page import Ask, OutOfTime, Page, spoken
 from spraydry.web.pages.view import MOST_CHUNKS, preview
 
 _A_PAGE = 250
@@ -66,7 +66,7 @@ def _key(repository: Repository, ask: Ask, name: str, path: bytes) -> Page:
             shown = preview(repository, entry, path.rpartition(b"/")[2])
             located = spread(repository, entry, MOST_CHUNKS, ask.patience)
         except SprayDryError as error:
-            problem = str(error)
+            problem = spoken(repository, str(error))
     nothing: dict[str, object] = {"kind": "", "lines": [], "painted": None, "language": "", "clipped": False}
     return Page(
         "key.html",

@@ -179,20 +179,20 @@ def trouble(ask: Ask, error: SprayDryError) -> Response:
     status = status_of(error)
     if status >= 500 and not isinstance(error, OutOfTime):
         log.warning("%s: %s: %s", printable(ask.path), type(error).__name__, error)
-    text = safe(str(error))
-    for address in _addresses(ask.served.repository):
-        text = text.replace(address, "a store")
+    text = spoken(ask.served.repository, str(error))
     response = _response(ask, Page("trouble.html", {"status": status, "text": text}, status))
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="spraydry", charset="UTF-8"'
     return response
 
 
-def _addresses(repository: Repository) -> list[str]:
-    """Where stores lie, which is told to nobody who only looks."""
+def spoken(repository: Repository, text: str) -> str:
+    """What an error says, without where stores lie, which is told to nobody who only looks."""
     configuration = repository.opened.configuration
     urls = [repository.url, *(one.url for one in (configuration.store if configuration else ()))]
-    return sorted({part for url in urls for part in (url, url.partition(":")[2]) if len(part) > 3}, key=len)[::-1]
+    for part in sorted({part for url in urls for part in (url, url.partition(":")[2]) if len(part) > 3}, key=len)[::-1]:
+        text = text.replace(part, "a store")
+    return safe(text)
 
 
 def _response(ask: Ask, page: Page | Elsewhere) -> Response:

@@ -16,7 +16,7 @@ from spraydry.errors import UsageError
 from spraydry.format.entry import Entry
 from spraydry.repository.repository import Repository
 from spraydry.web.pages.overview import visible
-from spraydry.web.pages.page import Ask, Page
+from spraydry.web.pages.page import Ask, Page, spoken
 from spraydry.web.pages.shown import line_shown
 
 SECONDS = 15.0
@@ -129,7 +129,7 @@ def _in_content(repository: Repository, ask: Ask, addresses: list[str], context:
                 [(line.number, _marked(line, marks)) for line in lines[:_MOST_LINES]],
                 len(lines) > _MOST_LINES,
                 match.binary,
-                match.problem,
+                spoken(repository, match.problem) if match.problem else None,
             )
         )
         if len(hits) > _MOST:

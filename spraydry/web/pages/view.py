@@ -14,7 +14,7 @@ from spraydry.repository.address import Address, Found, resolve
 from spraydry.repository.repository import Repository
 from spraydry.repository.xattrs import xattrs_of
 from spraydry.web.pages.browse import around, crumbs
-from spraydry.web.pages.page import Ask, Elsewhere, Page
+from spraydry.web.pages.page import Ask, Elsewhere, Page, spoken
 from spraydry.web.pages.painting import MOST_BYTES, Painted, Painter
 from spraydry.web.pages.reading import beginning, is_text, lines_of
 from spraydry.web.pages.shown import media
@@ -46,7 +46,7 @@ def view(repository: Repository, ask: Ask) -> Page | Elsewhere:
             shown.update(preview(repository, entry, name_of(found)))
             located = spread(repository, entry, MOST_CHUNKS, ask.patience)
     except SprayDryError as error:
-        problem = str(error)
+        problem = spoken(repository, str(error))
     return Page(
         "view.html",
         {
