@@ -21,7 +21,7 @@ from tests.web.serving import Running, serving
 # What is sent may be as the schema has it and still not be what its name says.
 _CONFIGURATION = """
 [checks]
-positive_data_acceptance.expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "422"]
+positive_data_acceptance.expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "416", "422"]
 """
 _REAL = """
 [parameters]

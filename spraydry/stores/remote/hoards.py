@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -14,10 +15,10 @@ import msgspec
 from spraydry.errors import CorruptData
 
 MOST_KEYS = 1000  # in one page of a listing, or one question
+MOST_EXPIRES_S = 400 * 86400
 BATCH_BYTES = 64 << 20
 BATCH_KEYS = 10_000
 TRANSACTION = "Spraydry-Transaction"  # the header that says in which transaction a request is
-FILES_TYPE = "application/x-spraydry-files"
 
 
 class Hoards(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of a question about several keys."""
 
-    keys: tuple[str, ...]
+    keys: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_KEYS)]
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +102,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of a request for a link: good for how many seconds (None: as long as the server thinks fit)."""
 
-    expires_s: float | None = None
+    expires_s: Annotated[float, msgspec.Meta(ge=1, le=MOST_EXPIRES_S)] | None = None
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

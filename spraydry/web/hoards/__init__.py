@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
+from spraydry.web.hoards.described import described
 from spraydry.web.hoards.keys import OneKey
 from spraydry.web.hoards.lists import Lists
 from spraydry.web.hoards.part import Part
 from spraydry.web.hoards.transactions import Transactions
+from spraydry.web.resource import Resource
 from spraydry.web.served import Served
+
+__all__ = ["described", "routes"]
 
 
 def routes(served: Served) -> list[BaseRoute]:
@@ -19,21 +23,19 @@ def routes(served: Served) -> list[BaseRoute]:
     hoard = "/v1/hoards/{hoard}"
     begun = hoard + "/transactions/{transaction}"
     return [
-        Route("/v1/hoards", lists.hoards),
-        Route(hoard, lists.count),
-        Route(hoard + "/keys", lists.keys),
-        Route(hoard + "/keys/{key:path}", one.get, methods=["GET"]),
-        Route(hoard + "/keys/{key:path}", one.put, methods=["PUT"]),
-        Route(hoard + "/keys/{key:path}", one.delete, methods=["DELETE"]),
-        Route(hoard + "/history/{key:path}", lists.history),
-        Route(hoard + "/url/{key:path}", lists.url, methods=["POST"]),
-        Route(hoard + "/has", lists.has, methods=["POST"]),
-        Route(hoard + "/batch", lists.batch, methods=["POST"]),
-        Route(hoard + "/transactions", transactions.begin, methods=["POST"]),
-        Route(begun + "/prepare", transactions.prepare, methods=["POST"]),
-        Route(begun + "/commit", transactions.commit, methods=["POST"]),
-        Route(begun + "/abort", transactions.abort, methods=["POST"]),
-        Route("/v1/files", one.put_unnamed, methods=["PUT"]),
-        Route("/v1/files/{key}", one.get),
-        Route("/hoards/{hoard}/{key:path}", one.get),
+        Resource("/v1/hoards", GET=lists.hoards),
+        Resource(hoard, GET=lists.count),
+        Resource(hoard + "/keys", GET=lists.keys),
+        Resource(hoard + "/keys/{key:path}", GET=one.get, PUT=one.put, DELETE=one.delete),
+        Resource(hoard + "/history/{key:path}", GET=lists.history),
+        Resource(hoard + "/url/{key:path}", POST=lists.url),
+        Resource(hoard + "/has", POST=lists.has),
+        Resource(hoard + "/batch", POST=lists.batch),
+        Resource(hoard + "/transactions", POST=transactions.begin),
+        Resource(begun + "/prepare", POST=transactions.prepare),
+        Resource(begun + "/commit", POST=transactions.commit),
+        Resource(begun + "/abort", POST=transactions.abort),
+        Resource("/v1/files", PUT=one.put_unnamed),
+        Resource("/v1/files/{key}", GET=one.get),
+        Resource("/hoards/{hoard}/{key:path}", GET=one.get),
     ]

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from spraydry.actions.hoard import Asked, change_together, key_history
-from spraydry.errors import CorruptData, UsageError
+from spraydry.errors import CorruptData, UploadRefused, UsageError
 from spraydry.format.entry import Entry
 from spraydry.format.keys import name_of
 from spraydry.repository.keys import Kept
@@ -20,7 +20,6 @@ from spraydry.web.hoards.part import Part, answer, file_of, hoard_of, key_of, nu
 from spraydry.web.hoards.transactions import Transactions
 
 DEFAULT_EXPIRES_S = 7 * 86400
-MOST_EXPIRES_S = 400 * 86400
 _MOST_EVENTS = 100_000
 
 
@@ -66,14 +65,10 @@ class Lists:
         if not grant.allows("list", hoard=hoard):
             grant.require("read", hoard=hoard)
         asked = (await message_of(request, wire.Keys, self._part.uploads.room)).keys
-        if len(asked) > wire.MOST_KEYS:
-            raise UsageError(f"one question is about at most {wire.MOST_KEYS} keys")
-        for key in asked:
-            name_of(key)
         keys = await self._part.keys(request, hoard)
 
         def find() -> list[Entry | None]:
-            return [keys.find(key) for key in asked]
+            return [keys.find(key) if _possible(key) else None for key in asked]
 
         entries = await self._part.served.call(find)
         found = (None if entry is None else file_of(key, entry) for key, entry in zip(asked, entries, strict=True))
@@ -108,8 +103,6 @@ class Lists:
         grant.require("read", hoard=hoard)
         wanted = (await message_of(request, wire.Wanted, self._part.uploads.room)).expires_s
         seconds = DEFAULT_EXPIRES_S if wanted is None else wanted
-        if not 1 <= seconds <= MOST_EXPIRES_S:
-            raise UsageError(f"a link is good for 1 s to {MOST_EXPIRES_S // 86400} days")
         await self._part.find(request, hoard, key)
         address = self._part.served.prefix + wire.public_path(hoard, key)
         expires = int(time.time() + seconds)
@@ -126,10 +119,12 @@ class Lists:
         with room.body() as held:
             try:
                 files = wire.decode_files(await body_of(request, wire.BATCH_BYTES, room, held))
-            except CorruptData as error:
-                raise UsageError(str(error)) from None
+                for key, _ in files:
+                    name_of(key)
+            except (CorruptData, UsageError) as error:
+                raise UploadRefused(str(error)) from None
             if len(files) > wire.BATCH_KEYS:
-                raise UsageError(f"one request brings at most {wire.BATCH_KEYS:,} files")
+                raise UploadRefused(f"one request brings at most {wire.BATCH_KEYS:,} files")
 
             def check(current: Entry | None) -> None:
                 grant.require("add" if current is None else "overwrite", hoard=hoard)
@@ -149,6 +144,14 @@ def _page(found: list[Kept], most: int) -> wire.Files:
 def _digest(entry: Entry | None) -> str | None:
     name = None if entry is None else entry.file_digest
     return None if name is None else name.hex()
+
+
+def _possible(key: str) -> bool:
+    try:
+        name_of(key)
+    except UsageError:
+        return False
+    return True
 
 
 def _text(request: Request, name: str) -> str:
