@@ -47,9 +47,9 @@ class Served:
             partial(function, *args, **kwargs), limiter=self.limiter, abandon_on_cancel=False
         )
 
-    async def fresh(self) -> Repository:
-        """The repository with what others committed until at most a second ago."""
-        if monotonic() - self._refreshed >= _FRESH_S:
+    async def fresh(self, within_s: float = _FRESH_S) -> Repository:
+        """The repository with what others committed until at most a second ago, or so many as are told."""
+        if monotonic() - self._refreshed >= within_s:
             self._refreshed = monotonic()
             await self.call(self.repository.refresh)
         return self.repository

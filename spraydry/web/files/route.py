@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.exceptions import HTTPException
@@ -27,6 +28,7 @@ from spraydry.web.served import Served
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _REMEMBERED_BYTES = 32 << 20
 _EACH_BYTES = 2500  # an entry with what is told of it, measured
+_REMOVED_WITHIN_S = 30.0  # so long a version is still served that was removed elsewhere
 _ALLOWED = ("GET", "HEAD")
 _MAX_FIELDS = 20
 
@@ -84,6 +86,8 @@ class _Files(BaseRoute):
 
     async def _version(self, root: str, name: str) -> Version:
         if name != "latest":
+            with suppress(SprayDryError):  # what is known can be given even where a store does not answer
+                await self._served.fresh(_REMOVED_WITHIN_S)
             log = self._served.repository.log
             version = log.used(root, name)
             if version is not None and not log.is_removed(version):
