@@ -147,6 +147,11 @@ def test_ranges_that_make_no_sense(server: Running) -> None:
         assert ask(server, "/photos@one/a.txt", Range=asked).status == 200
 
 
+def test_a_head_has_no_range(server: Running) -> None:
+    got = ask(server, "/photos@one/large.bin", "HEAD", Range="bytes=0-9")
+    assert (got.status, got.headers["Content-Length"]) == (200, str(len(LARGE)))
+
+
 def test_conditions(server: Running) -> None:
     etag = ETAG
     path = "/photos@one/a.txt"

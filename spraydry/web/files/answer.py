@@ -105,8 +105,10 @@ async def respond(scope: Scope, served: Served, file: Told, download: bool = Fal
             return Answer(served.handoff.status, [*headers, *elsewhere, (b"content-length", b"0")])
     if asked:
         condition = asked.get(b"if-range")
-        if b"range" in asked and (
-            condition is None or conditions.range_holds(condition, file.etag, file.modified_s, file.lasting)
+        if (
+            b"range" in asked
+            and scope["method"] == "GET"
+            and (condition is None or conditions.range_holds(condition, file.etag, file.modified_s, file.lasting))
         ):
             try:
                 parts = ranges.wanted(asked[b"range"], size)
