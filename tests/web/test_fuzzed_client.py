@@ -26,7 +26,7 @@ from tests.versions import make_version
 from tests.web.serving import Running, serving
 
 _EXAMPLES = settings(
-    max_examples=400,
+    max_examples=200,
     deadline=None,
     derandomize=True,
     database=None,

@@ -5,17 +5,29 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
+import trio
 
+from spraydry.actions.ingest import ingest
+from spraydry.actions.remove import remove
+from spraydry.actions.verify import verify
+from spraydry.errors import SprayDryError
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.run import Row, encode_run
 from spraydry.repository.frames import frame_info
 from spraydry.repository.repository import Repository
 from spraydry.stores.remote import wire
+from spraydry.web.bodies import Room
+from tests.ingest.trees import differences
+from tests.versions import make_version
+from tests.web.asking import token
 from tests.web.serving import serving
 
 
@@ -105,3 +117,119 @@ def test_what_is_no_value_is_refused(client: Client) -> None:
         assert client.put("config", name, b"x").status == 422
     assert client.ask("GET", "/v1/values/config/config").status == 200
     assert client.ask("GET", "/v1/values/config/stores").status == 404
+
+
+def test_who_may_only_add_ingests_and_leaves_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: random.Random
+) -> None:
+    url, source, tokens = str(tmp_path / "repository.sqlite"), tmp_path / "source", tmp_path / "tokens.json"
+    source.mkdir()
+    monkeypatch.setenv("SPRAYDRY_TOKEN", token(tokens, "adding", "list", "read", "add"))
+    with serving(tmp_path / "run", "--tokens", str(tokens), SPRAYDRY_REPO=url) as server:
+        for number in range(20):
+            (source / f"{number}.bin").write_bytes(rng.randbytes(3000))
+            with Repository.open(server.url) as repository:
+                ingest(repository, [str(source)], root="source")
+        with Repository.open(server.url) as repository:
+            assert len(repository.versions("source")) == 20
+            with pytest.raises(SprayDryError, match="does not give the right to delete"):
+                remove(repository, ["source@v1"])
+            assert differences(repository, repository.log.find("source"), source) == []
+            # what each commit leaves in small runs is merged by the server, and by nobody else
+            assert len(list(repository.store.list("index"))) < 12
+            assert list(repository.store.list("leases")) == []
+    with Repository.open(url) as repository:
+        assert verify(repository).sound and len(repository.versions("source")) == 20
+
+
+def test_trees_and_roots(tmp_path: Path) -> None:
+    url = str(tmp_path / "repository.sqlite")
+    names = [b"plain", b"a line\nfeed", b"no utf-8 \xff", "ünï/".encode()[:-1], b"100%", b"q?#&+ ", b"@"]
+    with Repository.open(url, create=True) as repository:
+        make_version(repository, "photos", {b"sub": {name: name for name in names}, b"link": "sub/plain"})
+    with serving(tmp_path / "run", SPRAYDRY_REPO=url) as server:
+        client = Client(server.port)
+        (root,) = json.loads(client.ask("GET", "/v1/roots").body)["roots"]
+        assert root["root"] == "photos" and [one["version"] for one in root["versions"]] == ["v1"]
+        for address in ("photos", "photos@v1", "photos@latest", "photos%40v1"):
+            told = json.loads(client.ask("GET", f"/v1/trees/{address}").body)
+            assert told["version"] == "photos@v1" and [one["name"] for one in told["entries"]] == ["link", "sub"]
+        found, after = [], ""
+        while True:
+            told = json.loads(client.ask("GET", f"/v1/trees/photos@v1/sub?limit=2{after}").body)
+            assert len(told["entries"]) <= 2
+            found += told["entries"]
+            if not told["more"]:
+                break
+            after = "&after=" + told["entries"][-1]["path"].rpartition("/")[2]
+        assert [unquote_to_bytes(one["path"]) for one in found] == [b"sub/" + name for name in sorted(names)]
+        for one in found:
+            got = json.loads(client.ask("GET", f"/v1/trees/photos@v1/{one['path']}").body)
+            assert got["entry"] == one and got["entries"] == []
+            whole = client.ask("GET", f"/v1/chunks/{one['digest']}")
+            assert whole.body == unquote_to_bytes(one["path"])[4:]
+        for path in ("absent", "photos@v9", "photos/absent", "photos/link/x", "photos/sub/%00", "photos/.."):
+            assert client.ask("GET", f"/v1/trees/{path}").status in (400, 404), path
+
+
+def test_batches(client: Client) -> None:
+    made = [frames.encode([bytes([number]) * 100], "other") for number in range(5)]
+    stream = b"".join(wire.encode_values((one.name.hex(), one.stored) for one in made))
+    assert client.ask("POST", wire.put_path("frames"), stream).status == 204
+    names = ["0" * 64, *(one.name.hex() for one in made)]
+    asked = wire.encode(wire.Names(namespace="frames", names=tuple(names)))
+    has = wire.decode(client.ask("POST", wire.batch_path("has"), asked).body, wire.Sizes)
+    assert has.sizes == (None, *(len(one.stored) for one in made))
+    reader = wire.Items(1 << 20)
+    items = reader.feed(client.ask("POST", wire.batch_path("get"), asked).body)
+    assert reader.ended and [one.name for one in items] == names
+    assert [one.value for one in items] == [b"", *(one.stored for one in made)]
+    # one that is wrong, and none is stored
+    more = [frames.encode([bytes([number]) * 99], "other") for number in range(3)]
+    wrong = [(one.name.hex(), one.stored) for one in more[:2]] + [(more[2].name.hex(), more[0].stored)]
+    assert client.ask("POST", wire.put_path("frames"), b"".join(wire.encode_values(wrong))).status == 422
+    sizes = wire.encode(wire.Names(namespace="frames", names=tuple(one.name.hex() for one in more)))
+    assert json.loads(client.ask("POST", wire.batch_path("has"), sizes).body) == {"sizes": [None, None, None]}
+    run = encode_run(
+        [frame_info(one.name, one.header, len(one.stored)) for one in made],
+        [Row(digest(bytes([number]) * 100), number, 0, 100) for number in range(5)],
+    )
+    assert client.put("index", digest(run).hex(), run).status == 201
+    chunks = wire.Chunks(names=(digest(bytes([3]) * 100).hex(), "1" * 64))
+    reader = wire.Items(1 << 20)
+    got = reader.feed(client.ask("POST", wire.batch_path("chunks"), wire.encode(chunks)).body)
+    assert reader.ended and [one.value for one in got] == [bytes([3]) * 100, b""]
+    too_many = wire.encode(wire.Names(namespace="frames", names=("0" * 64,) * (wire.MOST_NAMES + 1)))
+    for verb in ("get", "has", "delete", "purge"):
+        assert client.ask("POST", wire.batch_path(verb), too_many).status == 400
+
+
+def test_listings_are_paged(client: Client) -> None:
+    first = json.loads(client.ask("GET", wire.listing_path("frames", "", 2)).body)
+    assert len(first["values"]) == 2 and first["more"] and first["complete"]
+    after = first["values"][-1][0]
+    rest = json.loads(client.ask("GET", wire.listing_path("frames", after, 1000)).body)
+    assert not rest["more"] and all(name > after for name, _ in rest["values"])
+    for bad in ("limit=0", "limit=-1", "limit=10001", "limit=x", "limit=%C2%B2", "deleted=maybe"):
+        assert client.ask("GET", f"/v1/values/frames?{bad}").status == 400, bad
+    assert client.ask("GET", "/v1/values/nothing").status == 400
+    assert [name for name, _ in json.loads(client.ask("GET", "/v1/values/config").body)["values"]] == ["config"]
+
+
+def test_the_slowest_body_makes_room_for_others() -> None:
+    async def slow_and_fast() -> None:
+        room = Room(1000)
+        with room.body() as slow, room.body() as fast:
+            slow.began -= 100
+            slow.receiving, fast.receiving = trio.CancelScope(), trio.CancelScope()
+            room.add(slow, 400)
+            room.add(fast, 500)
+            assert not slow.receiving.cancel_called
+            room.add(fast, 200)
+            assert slow.receiving.cancel_called and not fast.receiving.cancel_called
+        with room.body() as alone:
+            alone.receiving = trio.CancelScope()
+            room.add(alone, 1000)
+            assert not alone.receiving.cancel_called
+
+    trio.run(slow_and_fast)

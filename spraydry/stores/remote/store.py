@@ -49,7 +49,7 @@ class RemoteStore(Store):
     def __init__(self, url: str, servers: Servers, greeting: Greeting, read_only: bool) -> None:
         self.url = url
         self.read_only = read_only or greeting.read_only
-        self.traits = Traits(min(greeting.concurrency, _MOST_AT_A_TIME), servers.round_trip_s, True)
+        self.traits = Traits(min(greeting.concurrency, _MOST_AT_A_TIME), servers.round_trip_s, True, merges_runs=True)
         self._served_read_only = greeting.read_only
         self._servers = servers
         self._batch_bytes = min(_PUT_BYTES, greeting.batch_bytes)
