@@ -54,8 +54,8 @@ class Keys:
 
     def below(self, name: bytes) -> Entry | None:
         """As `find`, in the checkpoint alone, by the name in its tree."""
-        found = self._base.lookup(name) if self._base is not None else None
-        return _nameless(found[0]) if found is not None else None
+        found = self._base.find(name) if self._base is not None else None
+        return _nameless(found) if found is not None else None
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Kept]:
         """The keys that begin with `prefix` and come behind `after`, in their order: that of their bytes, but that a

@@ -89,12 +89,12 @@ def test_agrees_with_a_list(wanted: list[Entry]) -> None:
     assert list(tree.entries()) == list(zip(wanted, offsets, strict=True))
     assert made.subtree.totals == sum((item.totals for item in wanted), Totals())
     for item, offset in zip(wanted, offsets, strict=True):
-        assert tree.lookup(item.name) == (item, offset)
+        assert tree.lookup(item.name) == (item, offset) and tree.find(item.name) == item
         last = offset + item.totals.inodes - 1
         assert tree.at(offset) == tree.at(last) == (item, offset)
         assert [found.name for found, _ in tree.entries(item.name)] == [i.name for i in wanted if i.name > item.name]
         assert tree.lookup(item.name + b"\xff") in [(i, o) for i, o in zip(wanted, offsets, strict=True)] + [None]
-    assert tree.lookup(b"\0") is None
+    assert tree.lookup(b"\0") is None and tree.find(b"\0") is None
     with pytest.raises(CorruptData):
         tree.at(made.subtree.inodes)
     with pytest.raises(CorruptData):
@@ -111,7 +111,7 @@ def test_large_directories(count: int) -> None:
     rng = random.Random(count)
     for place in rng.sample(range(count), min(count, 200)):
         assert tree.lookup(wanted[place].name) == tree.at(place) == (wanted[place], place)
-        assert tree.lookup(wanted[place].name + b"x") is None
+        assert tree.lookup(wanted[place].name + b"x") is tree.find(wanted[place].name + b"x") is None
     assert [item for item, _ in tree.entries()] == wanted
     if count:
         place = count // 2

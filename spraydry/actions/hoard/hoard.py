@@ -88,7 +88,7 @@ class Hoard(MutableMapping[str, Any]):
         """The bytes of what `find` or `list` gave; with `ahead` what follows is read in threads."""
         entry, repository = kept.entry, self.repository
         return open_entry(
-            entry, partial(read_ahead, repository, entry) if ahead else partial(parts, entry, repository.read_chunk)
+            entry, partial(read_ahead, repository, entry) if ahead else partial(parts, entry, repository.read_single)
         )
 
     def find(self, key: str) -> Kept | None:

@@ -104,7 +104,7 @@ class Transaction:
         if found is None:
             raise KeyNotFound(f"{self.hoard}/{key} is not there")
         self._store()
-        return open_entry(found.entry, partial(parts, found.entry, self.repository.read_chunk))
+        return open_entry(found.entry, partial(parts, found.entry, self.repository.read_single))
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Kept]:
         """As Keys.list, with the changes of this transaction. What was listed may change before `commit`."""
