@@ -24,6 +24,7 @@ def filled(repository: Repository, rng: random.Random) -> Repository:
         b"c": twice,
         b"d": {b"deep": {b"er": rng.randbytes(90_000)}},
         b"e": b"",
+        b"link": "a/somewhere/that/takes/bytes",
     }
     make_version(repository, "r", {**first, b"old": old})
     make_version(repository, "r", {**first, b"new": rng.randbytes(200_000), b"other": {b"x": b"same" * 9000}})
@@ -58,8 +59,9 @@ def test_what_is_not_shown_counts_as_there(filled: Repository) -> None:
     for part in space(filled, found, some.entries):
         assert part == whole[part.entry.name]
     assert [entry.name for entry in some.entries] == [b"new", b"a"]
-    assert some.others == 5
+    assert some.others == 6
     assert some.others_bytes == found.entry.totals.size - 300_000
+    assert largest(filled, found, 20).others_bytes == 0  # a symlink is no file
 
 
 def test_work_stops_where_the_report_says_so(filled: Repository) -> None:

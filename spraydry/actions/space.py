@@ -54,11 +54,13 @@ def largest(repository: Repository, found: Found, most: int) -> Largest:
         assert isinstance(found.entry.content, Subtree)
         for entry, _ in repository.tree(found.entry.content).entries():
             counted += 1
-            yield entry, size_of(entry)
+            yield entry, entry.totals.size
 
     kept = heapq.nlargest(most, sized(), key=lambda pair: pair[1])
     entries = [entry for entry, size in kept if size]
-    return Largest(entries, counted - len(entries), found.entry.content.size - sum(map(size_of, entries)))
+    return Largest(
+        entries, counted - len(entries), found.entry.content.size - sum(entry.totals.size for entry in entries)
+    )
 
 
 def space(repository: Repository, found: Found, entries: Sequence[Entry], report: Report = unheard) -> list[Part]:
