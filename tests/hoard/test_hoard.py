@@ -6,6 +6,7 @@ import io
 import random
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,24 @@ def test_put_many_makes_checkpoints_by_itself(hoard: Hoard, other: Hoard, monkey
     assert len(other) == 250
     view = other.repository.log.hoards.view("photos")
     assert view.upto == 201 and len(view.changes) == 50
+
+
+def test_threads_share_a_hoard(hoard: Hoard, other: Hoard) -> None:
+    def work(number: int) -> None:
+        for turn in range(12):
+            key = f"{number}/{turn}"
+            if turn % 4 == 3:
+                with hoard.transaction() as change:
+                    change.put(b"%d" % turn, key)
+                    change.put(b"%d" % turn, f"{number}/last")
+            else:
+                hoard[key] = b"%d" % turn * (1 if turn % 4 else 100_000)
+            assert hoard[key].read(2) == (b"%d" % turn * (1 if turn % 4 else 2))[:2]
+            assert f"{number}/{turn}" in [kept.key for kept in hoard.list(f"{number}/")]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert len(other) == 4 * 13 and all(other[f"{number}/last"].read() == b"11" for number in range(4))
 
 
 class TestTransactions:
