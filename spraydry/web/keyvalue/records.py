@@ -41,7 +41,6 @@ from spraydry.repository.versions import Version
 from spraydry.web.grant import Grant, Right
 from spraydry.web.keyvalue.whole import Whole
 
-_TRIES = 20
 _CLOCKS_NS = 3600 * 10**9  # so much the clocks of clients may be ahead
 
 
@@ -68,32 +67,26 @@ class Records:
         except CorruptData as error:
             raise UploadRefused(f"the record was not taken: {error}") from None
         with self._turn:
-            for _ in range(_TRIES):
-                self._repository.refresh()
-                head = log.head
-                if slot <= head[0]:
-                    return False
-                if slot > head[0] + 1 or record.previous != head[1]:
-                    raise SlotTaken(f"the record does not follow slot {head[0]}: read the log, and try again")
-                self._check(record, grant)
-                try:
-                    return self._append(slot, record, head[0])
-                except _GivenUp:
-                    continue
-        raise CollectedMeanwhile(f"what this needs was collected {_TRIES} times meanwhile; run it again")
+            self._repository.refresh()
+            head = log.head
+            if slot <= head[0]:
+                return False
+            if slot > head[0] + 1 or record.previous != head[1]:
+                raise SlotTaken(f"the record does not follow slot {head[0]}: read the log, and try again")
+            self._check(record, grant)
+            return self._append(slot, record)
 
-    def _append(self, slot: int, record: AnyRecord, checked: int) -> bool:
+    def _append(self, slot: int, record: AnyRecord) -> bool:
+        """Win the slot, for which it was checked: whatever was given up since has taken that."""
         log = self._repository.log
 
         def make(previous: bytes, now_ns: int) -> AnyRecord:
-            if log.given_up_since(checked):
-                raise _GivenUp
             if log.head[0] + 1 != slot:
                 raise _Taken
             return record
 
         try:
-            with self._repository.committing():
+            with self._repository.batch():
                 log.append(make)
                 self._repository.remember_head()
         except _Taken:
@@ -216,8 +209,4 @@ class Records:
 
 
 class _Taken(Exception):
-    pass
-
-
-class _GivenUp(Exception):
     pass
