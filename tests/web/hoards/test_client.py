@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from spraydry.errors import (
     UsageError,
 )
 from spraydry.format.digest import digest
+from spraydry.stores.remote.server import Server
 from tests.web.hoards.talking import ask, key
 from tests.web.serving import Running, serving
 
@@ -242,3 +244,29 @@ def test_without_a_key(hoard: Hoard, server: Running) -> None:
     put = ask(server, "PUT", "/v1/files", b"by curl")
     assert put.status == 200 and put.json["key"] == put.json["digest"] == digest(b"by curl").hex()
     assert ask(server, "GET", f"/v1/files/{'0' * 64}").status == 404
+
+
+def test_an_answer_that_is_lost_is_recognised(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request was heard, and is sent again to another address: what it did the first time counts."""
+    request, lost = Server.request, 0
+
+    def losing(self: Server, method: str, *arguments: Any, **options: Any) -> Any:
+        nonlocal lost
+        answer = request(self, method, *arguments, **options)
+        if method in ("PUT", "DELETE") and not lost:
+            lost += 1
+            raise StoreUnavailable("cut off")
+        return answer
+
+    url = f"http://127.0.0.1:{server.port},localhost:{server.port}"
+    monkeypatch.setattr(Server, "request", losing)
+    with Hoard("lost", url) as hoard:
+        assert hoard.put(b"mine", "a", new=True).size == 4 and lost == 1
+    lost = 0
+    with Hoard("lost", url) as hoard:
+        hoard.delete("a")
+        assert lost == 1 and list(hoard) == []
+        hoard["a"] = b"theirs"
+    lost = 0
+    with Hoard("lost", url) as hoard, pytest.raises(KeyExists):
+        hoard.put(b"mine", "a", new=True)
