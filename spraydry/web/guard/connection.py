@@ -12,7 +12,7 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol import ProtocolWrapper, h2
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -27,6 +27,34 @@ _TASKS = 250  # that one connection may keep busy; of streams that are open HTTP
 _ASGI = {"version": "3.0", "spec_version": "2.4"}  # 2.4: `send` raises an OSError once nobody listens
 
 log = logging.getLogger(__name__)
+
+
+class Buffer(h2.StreamBuffer):
+    """What waits to be sent on one stream of HTTP/2. Hypercorn's own lets its writer go on whenever it is looked at,
+    also while the client's window is shut: then it grows to the size of what is downloaded."""
+
+    async def push(self, data: bytes) -> None:
+        """Add to it, and wait until there is room again."""
+        if self._complete:
+            raise h2.BufferCompleteError
+        self.buffer.extend(data)
+        await self._is_empty.clear()
+        while len(self.buffer) >= h2.BUFFER_HIGH_WATER and not self._complete:
+            await self._paused.clear()
+            await self._paused.wait()
+
+    async def pop(self, max_length: int) -> bytes:
+        """Take at most so many bytes from it."""
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[: len(data)]
+        if len(self.buffer) < h2.BUFFER_LOW_WATER:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
+        return data
+
+
+h2.StreamBuffer = Buffer  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
