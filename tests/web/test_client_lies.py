@@ -234,7 +234,7 @@ def test_of_two_servers_one_lies(server: Running, fresh_machine: Callable[[str],
     fresh_machine("two")
     with liar(server) as between, proxy("127.0.0.1", server.port) as honest:
         between.alter = lambda path, _, body: flip(0.5)(body) if "/frames/" in path or "/batch/" in path else body
-        honest.fault = Fault(delay_s=0.05)
+        honest.fault = Fault(delay_s=0.2)
         assert read_all(f"{between.url},{honest.address}") == "identical"
         assert between.altered
 
