@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +115,42 @@ def test_working_with_versions(tmp_path: Path) -> None:
             for version in repository.versions(root):
                 assert not any(b"secret" in found.path for found in repository.walk(str(version)))
         assert verify(repository).sound
+
+
+def served(name: str, home: Path) -> str:
+    """The blocks of that name as one script, for a port that is free here."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    script = "".join(blocks(f"sh {name}")).replace(":9876", f":{port}")
+    script = script.replace("spraydry serve ", f"spraydry serve --listen 127.0.0.1:{port} ")
+    (program,) = blocks(f"python {name}") or [""]
+    (home / "program.py").write_text(program.replace(":9876", f":{port}"))
+    return f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"
+
+
+def run_script(script: str, home: Path) -> str:
+    """What a script prints, and what it does beside that; it must succeed, line by line."""
+    command = ["bash", "-euo", "pipefail", "-xc", script]
+    done = subprocess.run(command, env=environment_of(home), cwd=home, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.fuse
+def test_serving_it(tmp_path: Path) -> None:
+    (tmp_path / "photos/2024").mkdir(parents=True)
+    (tmp_path / "photos/2024/a.jpg").write_bytes(random.Random(6).randbytes(300_000))
+    said = run_script(served("serve", tmp_path), tmp_path)
+    assert "2024/a.jpg" in said or "a.jpg" in said
+    assert "photos@v1" in said and "Refused" in said
+    told = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    assert {"guest", "laptop"} <= {each["token"] for each in told} and all("sd_" not in str(each) for each in told)
+
+
+def test_hoards(tmp_path: Path) -> None:
+    (tmp_path / "me.png").write_bytes(b"\x89PNG\r\n\x1a\n" + random.Random(7).randbytes(300_000))
+    said = run_script(served("hoards", tmp_path) + f"{sys.executable} program.py\n", tmp_path)
+    assert "['2026/bob.png', '2026/dave.png', 'alice.png'] http://127.0.0.1:" in said
 
 
 def test_the_two_commands_are_there() -> None:
