@@ -77,7 +77,7 @@ class Records:
             return self._append(slot, record)
 
     def _append(self, slot: int, record: AnyRecord) -> bool:
-        """Win the slot, for which it was checked: whatever was given up since has taken that."""
+        """Win the slot for which it was checked; False where another did: also whoever gave something up since."""
         log = self._repository.log
 
         def make(previous: bytes, now_ns: int) -> AnyRecord:
