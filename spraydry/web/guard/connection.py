@@ -23,6 +23,7 @@ Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _RECEIVE_BYTES = 1 << 16
 _WAITING_PARTS = 4  # of a body that its handler has not taken yet
+_FULL_BYTES = 128 << 10  # that wait to be sent on one stream of HTTP/2
 _TASKS = 250  # that one connection may keep busy; of streams that are open HTTP/2 has at most 100
 _ASGI = {"version": "3.0", "spec_version": "2.4"}  # 2.4: `send` raises an OSError once nobody listens
 
@@ -39,15 +40,16 @@ class Buffer(h2.StreamBuffer):
             raise h2.BufferCompleteError
         self.buffer.extend(data)
         await self._is_empty.clear()
-        while len(self.buffer) >= h2.BUFFER_HIGH_WATER and not self._complete:
+        while len(self.buffer) >= _FULL_BYTES and not self._complete:
             await self._paused.clear()
             await self._paused.wait()
 
     async def pop(self, max_length: int) -> bytes:
         """Take at most so many bytes from it."""
-        data = bytes(self.buffer[:max_length])
+        with memoryview(self.buffer) as waiting:
+            data = bytes(waiting[:max_length])
         del self.buffer[: len(data)]
-        if len(self.buffer) < h2.BUFFER_LOW_WATER:
+        if len(self.buffer) < _FULL_BYTES // 2:
             await self._paused.set()
         if not self.buffer:
             await self._is_empty.set()
