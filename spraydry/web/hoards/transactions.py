@@ -161,10 +161,8 @@ class Transactions:
     async def begin(self, request: Request) -> Response:
         """POST: an answer that stays open as long as the transaction."""
         hoard = hoard_of(request)
-        grant = grant_of(request)
         self._part.check_writable()
-        if not any(grant.allows(right, hoard=hoard) for right in ("add", "overwrite")):
-            grant.require("delete", hoard=hoard)
+        _may_change(request, hoard)
         if len(self._open) >= MOST_OPEN:
             raise StoreUnavailable(f"{MOST_OPEN} transactions are open on this server: try again")
         served = self._part.served
@@ -191,8 +189,15 @@ class Transactions:
 
     def _named(self, request: Request) -> Within:
         hoard = hoard_of(request)
-        grant_of(request)
+        _may_change(request, hoard)
         return self._find(request.path_params["transaction"], hoard)
+
+
+def _may_change(request: Request, hoard: str) -> None:
+    """Raises Refused for those who may change nothing there."""
+    grant = grant_of(request)
+    if not (grant.allows("add", hoard=hoard) or grant.allows("overwrite", hoard=hoard)):
+        grant.require("delete", hoard=hoard)
 
 
 class _Open(Response):

@@ -70,6 +70,7 @@ def test_rights(guarded: Guarded) -> None:
         ("PUT", key("new")),
         ("DELETE", key("a b/ü.txt")),
         ("POST", "/v1/hoards/photos/transactions"),
+        ("POST", f"/v1/hoards/photos/transactions/{'0' * 32}/commit"),
         ("POST", "/v1/hoards/photos/batch"),
         ("PUT", "/v1/files"),
     ):
