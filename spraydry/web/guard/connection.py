@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,51 +11,22 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper, h2
+from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp, Message, Scope
 
+from spraydry.web.guard.waiting import Inbox
+
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _RECEIVE_BYTES = 1 << 16
-_WAITING_PARTS = 4  # of a body that its handler has not taken yet
-_FULL_BYTES = 128 << 10  # that wait to be sent on one stream of HTTP/2
 _TASKS = 250  # that one connection may keep busy; of streams that are open HTTP/2 has at most 100
 _ASGI = {"version": "3.0", "spec_version": "2.4"}  # 2.4: `send` raises an OSError once nobody listens
 
 log = logging.getLogger(__name__)
-
-
-class Buffer(h2.StreamBuffer):
-    """What waits to be sent on one stream of HTTP/2. Hypercorn's own lets its writer go on whenever it is looked at,
-    also while the client's window is shut: then it grows to the size of what is downloaded."""
-
-    async def push(self, data: bytes) -> None:
-        """Add to it, and wait until there is room again."""
-        if self._complete:
-            raise h2.BufferCompleteError
-        self.buffer.extend(data)
-        await self._is_empty.clear()
-        while len(self.buffer) >= _FULL_BYTES and not self._complete:
-            await self._paused.clear()
-            await self._paused.wait()
-
-    async def pop(self, max_length: int) -> bytes:
-        """Take at most so many bytes from it."""
-        with memoryview(self.buffer) as waiting:
-            data = bytes(waiting[:max_length])
-        del self.buffer[: len(data)]
-        if len(self.buffer) < _FULL_BYTES // 2:
-            await self._paused.set()
-        if not self.buffer:
-            await self._is_empty.set()
-        return data
-
-
-h2.StreamBuffer = Buffer  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -83,52 +53,6 @@ class Line:
 
 class ClientGone(ConnectionError):
     """Nobody is there any more to whom something could be sent."""
-
-
-class Inbox:
-    """What came for one request and waits for its handler: few parts at a time, and none once it has answered."""
-
-    def __init__(self) -> None:
-        self.gone = False  # the client hung up
-        self._messages: deque[Message] = deque()
-        self._changed: trio.Event | None = None  # for who waits
-        self._ended = False
-
-    async def put(self, message: Any) -> None:
-        """Give the handler a message; waits until there is room for it."""
-        if message["type"] == "http.disconnect":
-            self.gone = True
-            self.end()
-        while len(self._messages) >= _WAITING_PARTS and not self._ended:
-            await self._change()
-        if not self._ended:
-            self._messages.append(message)
-            self._tell()
-
-    async def receive(self) -> Message:
-        """The next message."""
-        while not self._messages:
-            if self._ended:
-                return {"type": "http.disconnect"}
-            await self._change()
-        message = self._messages.popleft()
-        self._tell()
-        return message
-
-    def end(self) -> None:
-        """Nothing more is needed, nothing more comes."""
-        self._ended = True
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def _change(self) -> None:
-        if self._changed is None:
-            self._changed = trio.Event()
-        await self._changed.wait()
 
 
 class Connection:
