@@ -18,7 +18,7 @@ from spraydry.web.failures import failed, refused, told
 from spraydry.web.served import Served
 
 # What each part says of its own paths in /v1/openapi.json.
-DESCRIBED = (keyvalue.described(), hoards.described())
+DESCRIBED = (keyvalue.described(), hoards.described(), files.described())
 
 
 def application(served: Sequence[Served], others: Sequence[BaseRoute] = ()) -> ASGIApp:

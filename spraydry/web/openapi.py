@@ -27,6 +27,7 @@ _MEANINGS = {
     204: "done",
     206: "the range that was asked for",
     304: "the client has it",
+    307: "it is to be had at Location",
     400: "the request cannot be meant",
     401: "a token is needed, or this one is not known",
     403: "the token does not give the right to that",

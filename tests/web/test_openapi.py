@@ -82,7 +82,7 @@ def test_what_is_asked_of_what_is_there(server: Running, url: str, tmp_path: Pat
     with Repository.open(url) as repository:
         frame = next(repository.store.list("frames")).name
     real = _REAL.format(digest=digest(b"content").hex(), frame=frame)
-    there = ("--include-path-regex", "^/v1/(trees|values|chunks)")
+    there = ("--include-path-regex", "^/(v1/(trees|values|chunks)|.address)")
     schemathesis(server, tmp_path, _CONFIGURATION + real, "--phases", "fuzzing", "--max-examples", "20", *there)
     with Repository.open(url) as repository:
         assert verify(repository).sound  # the frame is still there, though anybody may delete

@@ -31,11 +31,15 @@ _KINDS: dict[str, tuple[Write, bytes]] = {
 _limiter = trio.CapacityLimiter(_AT_A_TIME)
 
 
-def respond_archive(scope: Scope, served: Served, found: Found, kind: str, lasting: bool) -> Response:
-    """The answer that gives a directory as an archive. Raises UsageError for other kinds than tar and zip, and
-    StoreUnavailable while there are too many at a time."""
+def check_kind(kind: str) -> None:
+    """Raises UsageError for other kinds than tar and zip."""
     if kind not in _KINDS:
         raise UsageError(f"{kind!r} is no kind of archive: there are {' and '.join(_KINDS)}")
+
+
+def respond_archive(scope: Scope, served: Served, found: Found, kind: str, lasting: bool) -> Response:
+    """The answer that gives a directory as an archive, of a kind that was checked. Raises StoreUnavailable while there
+    are too many at a time."""
     write, media_type = _KINDS[kind]
     assert isinstance(found.entry.content, Subtree)
     etag = b'W/"%s-%d-%s"' % (found.entry.content.digest.hex().encode(), found.version.made_in, kind.encode())

@@ -19,7 +19,7 @@ from spraydry.repository.address import Found
 from spraydry.repository.versions import Version
 from spraydry.web import pages
 from spraydry.web.files.answer import Answer, Told, respond, told
-from spraydry.web.files.archive import respond_archive
+from spraydry.web.files.archive import check_kind, respond_archive
 from spraydry.web.files.listing import respond_listing
 from spraydry.web.files.places import Remembered, find
 from spraydry.web.grant import Grant
@@ -98,6 +98,8 @@ class _Files(BaseRoute):
         self, request: Request, scope: Scope, grant: Grant, found: Found, path: bytes | None, lasting: bool
     ) -> Response:
         root, query = found.version.root, _query(scope)
+        if "archive" in query:
+            check_kind(query["archive"])
         slash = path is not None and (not path or path.endswith(b"/"))
         if found.entry.kind == DIRECTORY:
             if not slash:
