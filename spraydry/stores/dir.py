@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import itemgetter
 
 from spraydry.errors import (
@@ -125,7 +125,9 @@ class DirStore(Store):
                 return stage(root, value[1]), value[0]
 
             # In threads, because a disk makes many files durable in the time of one.
-            while written := [*ordered_map(write, islice(left, _PUT_TOGETHER), _SYNC_THREADS)]:
+            while together := [*islice(left, _SYNC_THREADS)]:
+                more = chain(together, islice(left, _PUT_TOGETHER - len(together)))
+                written = [write(together[0])] if len(together) == 1 else [*ordered_map(write, more, _SYNC_THREADS)]
                 self._name(namespace, written)
 
     def _name(self, namespace: str, written: builtins.list[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spraydry import Hoard
-from spraydry.actions.hoard import Asked, change_together, together
+from spraydry.actions.hoard import Asked, SmallFiles, change_together, together
 from spraydry.errors import Conflict, CorruptData, KeyExists, KeyNotFound
 from spraydry.format.entry import Entry
 from spraydry.repository.repository import Repository
@@ -55,7 +55,7 @@ def test_a_group_is_as_if_they_came_one_after_another(repository: Repository) ->
         Asked("c", plain=b"4"),
         Asked("a", plain=b"5", check=present),
     ]
-    change_together(repository, "h", asked)
+    change_together(SmallFiles(repository), "h", asked)
     assert [type(one.error) for one in asked] == [type(None), KeyExists, KeyNotFound, *[type(None)] * 4]
     hoard = Hoard("h", repository=repository)
     assert {key: hoard[key].read() for key in hoard} == {"a": b"5", "c": b"4"}
@@ -63,35 +63,37 @@ def test_a_group_is_as_if_they_came_one_after_another(repository: Repository) ->
 
 
 def test_of_a_group_of_which_all_are_refused_nothing_is_committed(repository: Repository) -> None:
-    change_together(repository, "h", [Asked("a", check=present), Asked("b", plain=b"1", check=present)])
+    change_together(SmallFiles(repository), "h", [Asked("a", check=present), Asked("b", plain=b"1", check=present)])
     assert repository.log.head[0] == 0
 
 
-def test_who_is_overtaken_looks_again(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [4, 1 << 20])
+def test_who_is_overtaken_looks_again(repository: Repository, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Another process puts the key after it was looked at, and before the commit."""
     with Repository.open(repository.url) as other:
         theirs = Hoard("h", repository=other)
-        commit, times = together.commit_changes, 0
+        after, times = together._State.after, 0
 
-        def late(*arguments: Any, **options: Any) -> int:
+        def late(*arguments: Any) -> Any:
             nonlocal times
             times += 1
+            changes = after(*arguments)
             if times == 1:
                 theirs["a"] = b"theirs"
-            return commit(*arguments, **options)
+            return changes
 
-        monkeypatch.setattr(together, "commit_changes", late)
+        monkeypatch.setattr(together._State, "after", late)
         mine = Asked("a", plain=b"mine", check=absent)
-        change_together(repository, "h", [mine, Asked("b", plain=b"also mine")])
+        change_together(SmallFiles(repository), "h", [mine, Asked("b", plain=bytes(size))])
     assert isinstance(mine.error, KeyExists) and times == 2
     hoard = Hoard("h", repository=repository)
-    assert (hoard["a"].read(), hoard["b"].read()) == (b"theirs", b"also mine")
+    assert (hoard["a"].read(), hoard["b"].read()) == (b"theirs", bytes(size))
 
 
 def test_a_transaction_that_is_overtaken_by_a_group(repository: Repository) -> None:
     hoard = Hoard("h", repository=repository)
     change = hoard.transaction()
     assert change.find("a") is None
-    change_together(repository, "h", [Asked("a", plain=b"1")])
+    change_together(SmallFiles(repository), "h", [Asked("a", plain=b"1")])
     with pytest.raises(Conflict), change:
         change.put(io.BytesIO(b"2"), "a")

@@ -9,6 +9,7 @@ from spraydry.actions.hoard.hoard import Hoard
 from spraydry.actions.hoard.overview import HoardInfo, hoards
 from spraydry.actions.hoard.revive import revive
 from spraydry.actions.hoard.save import save
+from spraydry.actions.hoard.small import SmallFiles
 from spraydry.actions.hoard.together import Asked, change_together
 from spraydry.actions.hoard.transaction import Transaction
 
@@ -18,6 +19,7 @@ __all__ = [
     "Event",
     "Hoard",
     "HoardInfo",
+    "SmallFiles",
     "Source",
     "Transaction",
     "change_together",

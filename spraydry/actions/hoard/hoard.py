@@ -151,7 +151,8 @@ class Hoard(MutableMapping[str, Any]):
             front = _front(stream)
             if len(front) <= MAX_BYTES and class_of_hoard(self.repository, self.name) is None:
                 try:
-                    return Kept(key, self._small.put(self.name, key, front, check))
+                    made = self._small.put(self.name, [(key, front)], lambda entries: {key: entries[0]}, check)
+                    return Kept(key, made[0])
                 except Condemned:
                     pass
             self.repository.refresh()

@@ -1,9 +1,9 @@
-"""Putting small files one by one: frames, index run and record in one go, without threads."""
+"""Putting small files: frames, index run and record in one go, without threads."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from io import BytesIO
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from spraydry.actions.hoard.files import store_file
 from spraydry.errors import SprayDryError
 from spraydry.format.digest import Buffer
 from spraydry.format.entry import Entry
+from spraydry.format.frame import DEFAULT_LEVEL
 from spraydry.format.run import FrameInfo, Row
 from spraydry.format.version import AnyRecord
 from spraydry.repository.dictionaries import Choice
@@ -41,11 +42,11 @@ class _Chunks(list[_Chunk]):
 
 
 class SmallFiles:
-    """Stores files of up to MAX_BYTES and commits each at once: a Writer's threads and lease take longer than such a
-    file. Blocks; threads may share it."""
+    """Stores files of up to MAX_BYTES and commits them at once: a Writer's threads and lease take longer than such
+    files. Blocks; threads may share it."""
 
-    def __init__(self, repository: Repository, level: int) -> None:
-        self._repository = repository
+    def __init__(self, repository: Repository, level: int = DEFAULT_LEVEL) -> None:
+        self.repository = repository
         self._level = level
         self._lock = threading.Lock()
         self._choice: Choice | None = None
@@ -53,13 +54,23 @@ class SmallFiles:
         # One transaction where all lies in one file; elsewhere what a record needs is durable before it.
         self._one_file = repository.catalog.database.path == repository.store.location()
 
-    def put(self, hoard: str, key: str, plain: bytes, check: Callable[[], None]) -> Entry:
-        """Store a file and let `key` name it; as `commit_changes`. Raises Condemned."""
-        repository = self._repository
+    def put(
+        self,
+        hoard: str,
+        files: Sequence[tuple[str, bytes]],
+        changes_of: Callable[[list[Entry]], Mapping[str, Entry | None]],
+        check: Callable[[], None],
+    ) -> list[Entry]:
+        """Store files, up to MAX_BYTES in all, for these keys, and commit the changes that `changes_of` makes of their
+        entries, if any; the entries. `check` as in `commit_changes`. Raises Condemned, and what `commit_changes`
+        does."""
+        repository = self.repository
         began_at = repository.heed()
         chunks = _Chunks()
-        entry = store_file(chunks, BytesIO(plain), key)
-        changes = in_order({key: entry})
+        entries = [store_file(chunks, BytesIO(plain), key) for key, plain in files]
+        changes = in_order(changes_of(entries))
+        if not changes:
+            return entries
 
         def make(previous: bytes, now_ns: int) -> AnyRecord:
             if repository.log.given_up_since(began_at):
@@ -85,14 +96,16 @@ class SmallFiles:
             repository.log.pack(1)
         except SprayDryError:
             pass  # it is committed, and whoever commits next makes the pack
-        keep_house(repository, hoard, slot, 1)
-        return entry
+        keep_house(repository, hoard, slot, len(changes))
+        return entries
 
     def _encoded(self, chunks: _Chunks) -> list[Named]:
         """The chunks that are not known yet in frames, one for each class."""
+        if not chunks:
+            return []
         names = {chunk.name for chunk in chunks}
-        unknown = names - self._repository.catalog.known(list(names))
-        unknown -= self._repository.vouch(unknown) if unknown else set()
+        unknown = names - self.repository.catalog.known(list(names))
+        unknown -= self.repository.vouch(unknown) if unknown else set()
         choice = self._chosen() if unknown else None
         batch = []
         for frame_class in dict.fromkeys(chunk.frame_class for chunk in chunks):
@@ -108,7 +121,7 @@ class SmallFiles:
         with self._lock:
             if self._choice is None or self._puts >= _PUTS_A_CHOICE:
                 self.finish()
-                self._choice, self._puts = Choice(self._repository), 0
+                self._choice, self._puts = Choice(self.repository), 0
             self._puts += 1
             if self._choice.due:
                 self._choice.settle()

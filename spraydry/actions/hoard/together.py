@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from spraydry.actions.hoard.commit import commit_changes
-from spraydry.actions.hoard.copies import sink_of
+from spraydry.actions.hoard.copies import class_of_hoard, sink_of
 from spraydry.actions.hoard.files import store_file
+from spraydry.actions.hoard.small import MAX_BYTES, Condemned, SmallFiles
 from spraydry.errors import SprayDryError, StoreUnavailable
 from spraydry.format.entry import Entry
 from spraydry.format.keys import name_of
@@ -38,11 +40,21 @@ class Asked:
     error: SprayDryError | None = None
 
 
-def change_together(repository: Repository, hoard: str, asked: Sequence[Asked]) -> None:
+def change_together(small: SmallFiles, hoard: str, asked: Sequence[Asked]) -> None:
     """Commit all that are not refused, as if they came one after another in this order: of several for one key the last
-    one counts. Not to be called in a batch. Raises UsageError for what can be no key, StoreError: then none was made.
+    one counts; by `small` what is small altogether. Not to be called in a batch. Raises UsageError for what can be no
+    key, StoreError: then none was made.
     """
+    repository = small.repository
     names = {one.key: name_of(one.key) for one in asked}
+    brought = sum(len(one.plain or b"") for one in asked)
+    small_all = brought <= MAX_BYTES and all(one.began_at is None for one in asked)
+    if small_all and class_of_hoard(repository, hoard) is None:
+        try:
+            _tried(hoard, partial(_change_small, small, hoard, asked, names))
+            return
+        except Condemned:
+            pass
     heeded = repository.heed()  # nobody is refused for what is not so any more
     began_at = min([heeded, *(one.began_at for one in asked if one.began_at is not None)])
     with ExitStack() as stack:
@@ -52,16 +64,41 @@ def change_together(repository: Repository, hoard: str, asked: Sequence[Asked]) 
                 if one.plain is not None:
                     one.entry = store_file(sink_of(writer, hoard), io.BytesIO(one.plain), one.key)
             writer.finish()
-        for _ in range(_TRIES):
+
+        def change() -> None:
             seen = _State(repository, hoard, names)
-            changes = seen.after(asked)
-            if not changes:
-                return
-            try:
+            if changes := seen.after(asked):
                 commit_changes(repository, hoard, changes, began_at, check=seen.check)
-            except _Overtaken:
-                continue
+
+        _tried(hoard, change)
+
+
+def _change_small(small: SmallFiles, hoard: str, asked: Sequence[Asked], names: dict[str, bytes]) -> None:
+    new = [one for one in asked if one.plain is not None]
+    seen: _State | None = None
+
+    def changes_of(entries: list[Entry]) -> Mapping[str, Entry | None]:
+        nonlocal seen
+        for one, entry in zip(new, entries, strict=True):
+            one.entry = entry
+        seen = _State(small.repository, hoard, names)
+        return seen.after(asked)
+
+    def check() -> None:
+        assert seen is not None
+        seen.check()
+
+    small.put(hoard, [(one.key, one.plain or b"") for one in new], changes_of, check)
+
+
+def _tried(hoard: str, change: Callable[[], None]) -> None:
+    """Call it until nobody else is faster. Raises StoreUnavailable where others always are."""
+    for _ in range(_TRIES):
+        try:
+            change()
             return
+        except _Overtaken:
+            continue
     raise StoreUnavailable(f"others changed the same keys of {hoard!r} {_TRIES} times meanwhile; try again")
 
 

@@ -6,7 +6,7 @@ from collections import deque
 
 import trio
 
-from spraydry.actions.hoard import Asked, change_together
+from spraydry.actions.hoard import Asked, SmallFiles, change_together
 from spraydry.errors import SprayDryError
 from spraydry.web.served import Served
 
@@ -25,8 +25,9 @@ class Groups:
     """For one repository, in the server's one trio thread. Of each hoard one group is committed at a time, by whoever
     came first of those in it; what comes meanwhile is the next one."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, small: SmallFiles) -> None:
         self._served = served
+        self._small = small
         self._waiting: dict[str, deque[_Waiting]] = {}
 
     async def change(self, hoard: str, asked: Asked) -> None:
@@ -54,7 +55,7 @@ class Groups:
                 break
             group.append(one)
         try:
-            await self._served.call(change_together, self._served.repository, hoard, [one.asked for one in group])
+            await self._served.call(change_together, self._small, hoard, [one.asked for one in group])
         except SprayDryError as error:
             for one in group:
                 one.asked.error = error

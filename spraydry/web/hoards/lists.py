@@ -130,7 +130,7 @@ class Lists:
                 grant.require("add" if current is None else "overwrite", hoard=hoard)
 
             asked = [Asked(key, plain=plain, check=check) for key, plain in files]
-            await self._part.served.call(change_together, self._part.served.repository, hoard, asked)
+            await self._part.served.call(change_together, self._part.small, hoard, asked)
         for one in asked:
             if one.error is not None:
                 raise one.error

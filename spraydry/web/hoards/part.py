@@ -7,6 +7,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from spraydry.actions.hoard import SmallFiles
 from spraydry.errors import KeyNotFound, StoreReadOnly, UsageError
 from spraydry.format.entry import Entry
 from spraydry.format.keys import name_of
@@ -24,7 +25,8 @@ class Part:
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.groups = Groups(served)
+        self.small = SmallFiles(served.repository)
+        self.groups = Groups(served, self.small)
         self.uploads = Uploads(served)
         self._reading = trio.Lock()
         self._begun = 0
