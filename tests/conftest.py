@@ -20,14 +20,26 @@ settings.register_profile("search", deadline=None, max_examples=2000, suppress_h
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def folders_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither does what modules share, which is made before a test has folders of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        _own_folders(tmp_path_factory, patch)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees or leaves anything in the user's folders."""
+    _own_folders(tmp_path_factory, monkeypatch)
+
+
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> None:
     base = tmp_path_factory.mktemp("xdg")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(base / "data"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(base / "state"))
-    monkeypatch.delenv("SPRAYDRY_REPO", raising=False)
+    for kind in ("cache", "config", "data", "state"):
+        patch.setenv(f"XDG_{kind.upper()}_HOME", str(base / kind))
+    for name in ("SPRAYDRY_REPO", "SPRAYDRY_TOKEN"):
+        patch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ class Asker:
 
     def __init__(self, port: int, secure: ssl.SSLContext | None = None) -> None:
         self._connection = (
-            http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             if secure is None
-            else http.client.HTTPSConnection("localhost", port, timeout=30, context=secure)
+            else http.client.HTTPSConnection("localhost", port, timeout=120, context=secure)
         )
 
     def ask(
@@ -44,9 +44,17 @@ class Asker:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             named["Authorization"] = f"Bearer {token}"
+        kept = self._connection.sock is not None
         try:
-            self._connection.request(method, path, body, named)
-            response = self._connection.getresponse()
+            try:
+                self._connection.request(method, path, body, named)
+                response = self._connection.getresponse()
+            except ConnectionError:  # a server may close a connection that is kept at any time
+                self._connection.close()
+                if not kept:
+                    raise
+                self._connection.request(method, path, body, named)
+                response = self._connection.getresponse()
             told = {key.lower(): value for key, value in response.getheaders()}
             if path.partition("?")[0].endswith("/transactions") and response.status < 300:
                 self._connection.close()  # its answer lasts as long as the transaction

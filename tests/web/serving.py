@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from threading import Thread
 
 
@@ -34,7 +35,7 @@ class Running:
     def end(self) -> int:
         """Ask it to end; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @contextmanager
@@ -52,21 +53,34 @@ def serving(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **environment},
+            env={"PYTHONFAULTHANDLER": "1", **os.environ, **environment},
         )
-    assert process.stdout is not None
+    said: Queue[str] = Queue()
+    reader = Thread(target=_read, args=(process, said), daemon=True)
+    reader.start()
     try:
-        said = process.stdout.readline()
-        found = re.search(r"https?://\S+?(?=/;)", said)
-        assert found, f"{said!r}\n{log.read_text()[-3000:]}"
-        Thread(target=process.stdout.read, daemon=True).start()
+        first = said.get(timeout=120)
+        found = re.search(r"https?://\S+?(?=/;)", first)
+        if not found:
+            process.send_signal(signal.SIGTERM)
+            raise AssertionError(f"it said {first!r}, ended with {process.wait(60)}: {log.read_text()[-3000:]}")
         yield Running(process, found[0], log)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(15)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        process.stdout.close()
+        reader.join(30)
+    assert not reader.is_alive(), "something that the server began outlives it"
+
+
+def _read(process: subprocess.Popen[str], said: Queue[str]) -> None:
+    """Take what it says until it ends, first a line."""
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        said.put(stdout.readline())
+        while stdout.read(1 << 16):
+            pass

@@ -53,7 +53,7 @@ class Got:
 
 
 def ask(server: Running, path: str, method: str = "GET", **headers: str) -> Got:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         connection.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
         return Got(connection.getresponse())
@@ -132,7 +132,7 @@ def test_ranges(server: Running, asked: str, wanted: list[tuple[int, int]]) -> N
 def test_a_connection_that_is_to_be_closed_is(server: Running) -> None:
     asked = b"GET /photos@one/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     for path, size in ((b"large.bin", len(LARGE)), (b"?archive=tar", len(LARGE)), (b"folder/", 1), (b"a.txt", 6)):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
             connection.sendall(asked % path)
             got = 0
             while part := connection.recv(1 << 16):  # to its end, or it takes too long

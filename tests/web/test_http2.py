@@ -27,7 +27,7 @@ async def _served(app: ASGIApp) -> AsyncIterator[tuple[Line, trio.SocketStream, 
         ours = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         ours.initiate_connection()
         async with stream:
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 yield line, stream, ours
         nursery.cancel_scope.cancel()
 

@@ -268,7 +268,7 @@ def test_the_access_log(tmp_path: Path, url: str) -> None:
         "seconds": 0,
     }
     assert abs(time.time() - time.mktime(time.strptime(first["time"][:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone) < 60
-    assert 0 < first["seconds"] < 10
+    assert 0 < first["seconds"] < 60
     assert (second["method"], second["bytes"], second["status"]) == ("HEAD", 0, 404)
     assert (third["token"], third["status"]) == ("", 401)
     last = [json.loads(line) for line in log.read_text().splitlines()][-1]
@@ -300,7 +300,7 @@ def test_metrics(tmp_path: Path, url: str) -> None:
     assert "process_open_fds" in rows
 
 
-def _until(seen, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+def _until(seen, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline

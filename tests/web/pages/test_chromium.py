@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,7 +67,7 @@ MODES: dict[str, dict[str, Any]] = {
 def page_of(chromium: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
     """A page, and what its console and its scripts complained of."""
     context = chromium.new_context(**options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
@@ -75,6 +76,14 @@ def page_of(chromium: Browser, **options: Any) -> Iterator[tuple[Page, list[str]
         yield page, said
     finally:
         context.close()
+
+
+def until(page: Page, seen: Callable[[], bool]) -> None:
+    """Wait for what is seen from here: a page's policy forbids Playwright to look from within more than once."""
+    deadline = monotonic() + 60
+    while not seen():
+        assert monotonic() < deadline
+        page.wait_for_timeout(20)  # in which events are heard
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "no script"])
@@ -149,7 +158,7 @@ def test_the_tab_key_reaches_everything_and_shows_where_it_is(site: str, chromiu
         page.goto(f"{site}/photos@v3/2025/")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to content"
-        page.wait_for_function("document.activeElement.getBoundingClientRect().top >= 0")
+        until(page, lambda: page.evaluate("document.activeElement.getBoundingClientRect().top >= 0"))
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
         wanted = page.locator("main a[href], main select, main button").count()
@@ -181,7 +190,7 @@ def test_pictures_are_drawn_and_sound_can_be_played(site: str, chromium: Browser
         page.goto(f"{site}/-/compare?from=photos@v1&to=photos@v2&path=2024/sunset-03.png")
         assert page.evaluate("[...document.querySelectorAll('main img')].map((e) => e.naturalWidth)") == [240, 240]
         page.goto(f"{site}/-/view/photos@v3/tone.wav")
-        page.wait_for_function("document.querySelector('audio').duration > 0.9")
+        until(page, lambda: page.evaluate("document.querySelector('audio').duration > 0.9"))
         page.goto(f"{site}/-/view/toolbox@v1/format/digest.py#L11")
         assert page.evaluate("document.querySelector(':target').textContent").startswith("DIGEST_BYTES")
         assert page.locator(".code .t-k").count() > 5
