@@ -106,4 +106,4 @@ def test_no_bucket_no_handing_off(tmp_path: Path) -> None:
         began = time.monotonic()
         for _ in range(3):
             assert ask(server, "/photos@one/0.bin").body == FILES[b"0.bin"]
-        assert time.monotonic() - began < 25
+        assert time.monotonic() - began < 60

@@ -25,7 +25,7 @@ from tests.ingest.trees import taken, version_of
 from tests.servers import server_or_skip
 from tests.web.serving import Running, serving
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 300.0
 _FILES = 12
 
 
