@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from spraydry.actions.hoard import Hoard
 
 
 def delete(
@@ -33,10 +36,9 @@ def delete(
     json
         Print a JSON array, an element for each key, or hoard.
     """
-    from spraydry.actions.hoard import Hoard
     from spraydry.actions.hoard.address import parse_key
     from spraydry.commands import terminal
-    from spraydry.commands.session import open_repository
+    from spraydry.commands.session import open_hoard
     from spraydry.errors import UsageError
 
     if not (keys or whole):
@@ -45,17 +47,18 @@ def delete(
     for address in map(parse_key, dict.fromkeys(keys)):
         named.setdefault(address.hoard, []).append(address.key)
     done: list[dict[str, object]] = []
-    with open_repository(read_only=dry_run) as repository:
-        for name, several in named.items():
-            with Hoard(name, repository=repository).transaction() as change:
-                for key in several:
-                    change.delete(key)
-                    done.append({"hoard": name, "key": key, "dry_run": dry_run})
-                if dry_run:
-                    change.abort()
-        for name in whole or ():
-            repository.log.hoards.existing(name)
-            hoard = Hoard(name, repository=repository)
+    for name, several in named.items():
+        with open_hoard(name, read_only=dry_run) as hoard:
+            if dry_run:
+                _check_all(hoard, several)
+            else:
+                with hoard.transaction() as change:
+                    for key in several:
+                        change.delete(key)
+        done += ({"hoard": name, "key": key, "dry_run": dry_run} for key in several)
+    for name in whole or ():
+        with open_hoard(name, read_only=dry_run) as hoard:
+            hoard.check_there()
             done.append({"hoard": name, "key": None, "keys": len(hoard), "dry_run": dry_run})
             if not dry_run:
                 hoard.clear()
@@ -69,3 +72,12 @@ def delete(
         else:
             key = terminal.printable(str(one["key"]).encode())
             terminal.line(f"{would} {one['hoard']}/{key}")
+
+
+def _check_all(hoard: Hoard, keys: list[str]) -> None:
+    """Raises KeyNotFound unless all are there."""
+    from spraydry.errors import KeyNotFound
+
+    for key in keys:
+        if not hoard.has(key):
+            raise KeyNotFound(f"{hoard.name}/{key} is not there")

@@ -36,14 +36,14 @@ def get(
     import os
     import sys
 
-    from spraydry.actions.hoard import Hoard, save
+    from spraydry.actions.hoard import save
     from spraydry.actions.hoard.address import parse_key
     from spraydry.commands import terminal
-    from spraydry.commands.session import open_repository
+    from spraydry.commands.session import open_hoard
     from spraydry.errors import KeyNotFound
 
     address = parse_key(what)
-    with open_repository() as repository, Hoard(address.hoard, repository=repository) as hoard:
+    with open_hoard(address.hoard) as hoard:
         kept = hoard.find(address.key)
         if kept is None:
             raise KeyNotFound(f"{address} is not there: `spraydry keys {address.hoard}` lists what is")

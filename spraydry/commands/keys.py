@@ -41,24 +41,23 @@ def keys(
     json
         Print a JSON array, an element for each line.
     """
-    from spraydry.actions.hoard import key_history
     from spraydry.commands import terminal
-    from spraydry.commands.session import open_repository
-    from spraydry.repository.keys import Keys
+    from spraydry.commands.session import open_hoard, open_repository
 
-    with open_repository() as repository:
-        if hoard is None:
+    if hoard is None:
+        with open_repository() as repository:
             _hoards(repository, json)
-            return
-        view = repository.log.hoards.existing(hoard)
+        return
+    with open_hoard(hoard) as opened:
         if history is not None:
-            events = key_history(repository, hoard, history)
+            events = opened.history(history)
             if json:
                 terminal.print_json_list(map(_event_json, events))
             else:
                 terminal.table(("slot", "when", "size", "digest", "by"), map(_event, events), right=(0, 2))
             return
-        found = Keys(view, repository.tree).list(prefix)
+        opened.check_there()
+        found = opened.list(prefix)
         if json:
             terminal.print_json_list(map(_kept_json, found))
             return

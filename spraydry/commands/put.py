@@ -35,16 +35,15 @@ def put(*arguments: str, new: bool = False, json: bool = False) -> None:
     json
         Print a JSON array, an element for each file.
     """
-    from spraydry.actions.hoard import Hoard
     from spraydry.commands import terminal
-    from spraydry.commands.session import open_repository
+    from spraydry.commands.session import open_hoard
     from spraydry.errors import UsageError
 
     files, target = _sorted_out(list(arguments))
     if not files:
         raise UsageError("name a file: spraydry put FILE HOARD/KEY")
     hoard, named = _keys(files, target)
-    with open_repository(create=True, read_only=False) as repository, Hoard(hoard, repository=repository) as kept_in:
+    with open_hoard(hoard, create=True, read_only=False) as kept_in:
         if target is None:
             done = [kept_in.put_unnamed(_source(files[0]))]
         elif len(named) == 1:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import spraydry
 
 if TYPE_CHECKING:
+    from spraydry.actions.hoard import Hoard
     from spraydry.repository.repository import Repository
     from spraydry.stores.base import Store
     from spraydry.stores.over.meter import Meter
@@ -54,6 +57,25 @@ def open_repository(*, create: bool = False, read_only: bool = True) -> Reposito
     if repository.opened.meter is not None:
         options.meters.append(repository.opened.meter)
     return repository
+
+
+@contextmanager
+def open_hoard(name: str, *, create: bool = False, read_only: bool = True) -> Iterator[Hoard]:
+    """A hoard of this run's repository. Where servers serve that, they are asked for single files, and nothing else of
+    it is opened."""
+    from spraydry.actions.hoard import Hoard
+    from spraydry.actions.hoard.remote import hoard_at
+
+    served = hoard_at(name, repository_url())
+    if served is not None:
+        with served:
+            yield served
+    else:
+        with (
+            open_repository(create=create, read_only=read_only) as repository,
+            Hoard(name, repository=repository) as hoard,
+        ):
+            yield hoard
 
 
 def open_other(url: str, *, create: bool = False, read_only: bool = False, limit: str | None = None) -> Repository:

@@ -32,11 +32,10 @@ def url(key: str, /, *, server: str = "", expires: str = "7d", tokens: str = "",
     json
         Print a JSON object.
     """
-    from spraydry.actions.hoard import Hoard
     from spraydry.actions.hoard.address import parse_key
     from spraydry.commands import terminal
     from spraydry.commands.gc import parse_duration
-    from spraydry.commands.session import repository_url
+    from spraydry.commands.session import open_hoard
     from spraydry.errors import UsageError
 
     address = parse_key(key)
@@ -45,7 +44,7 @@ def url(key: str, /, *, server: str = "", expires: str = "7d", tokens: str = "",
         raise UsageError(f"a link that is good for {expires} is none")
     if tokens and not server:
         raise UsageError("name the server that the link is to lead to: --server http://HOST:PORT")
-    with Hoard(address.hoard, repository_url()) as hoard:
+    with open_hoard(address.hoard) as hoard:
         link = hoard.url(address.key, expires_s=seconds, server=server or None)
     if tokens:
         link = _signed(link, seconds, tokens)

@@ -41,11 +41,11 @@ class Hoard(MutableMapping[str, Any]):
     def __new__(cls, name: str, url: str | os.PathLike[str] | None = None, **options: Any) -> Hoard:
         """One behind servers where the URL is theirs."""
         if cls is Hoard and options.get("repository") is None:
-            from spraydry.actions.hoard.remote import RemoteHoard, servers_at
+            from spraydry.actions.hoard.remote import hoard_at
 
-            servers = servers_at(spraydry.default_url() if url is None else os.fspath(url))
-            if servers is not None:
-                return RemoteHoard.over(servers)
+            served = hoard_at(name, spraydry.default_url() if url is None else os.fspath(url))
+            if served is not None:
+                return served
         return super().__new__(cls)
 
     def __init__(
@@ -113,6 +113,11 @@ class Hoard(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return self._keys().count()
+
+    def check_there(self) -> None:
+        """Raises HoardNotFound where nothing was ever put into it."""
+        self._read()
+        self.repository.log.hoards.existing(self.name)
 
     def history(self, key: str) -> Iterator[Event]:
         """What happened to a key, the oldest first. Raises KeyNotFound where it never was there, HoardNotFound."""

@@ -13,7 +13,8 @@ from spraydry.actions.hoard.history import Event
 from spraydry.actions.hoard.hoard import Hoard
 from spraydry.actions.hoard.talk import SMALL_BYTES, Held, SourceFailed, Talk
 from spraydry.actions.hoard.transaction import ABORTED, COMMITTED, OPEN, PREPARED
-from spraydry.errors import CorruptData, KeyNotFound, UsageError
+from spraydry.actions.hoard.url import on_server
+from spraydry.errors import CorruptData, HoardNotFound, KeyNotFound, UsageError
 from spraydry.format.digest import hasher
 from spraydry.format.entry import FILE, Entry
 from spraydry.format.keys import name_of
@@ -48,28 +49,38 @@ def servers_at(url: str) -> Servers | None:
     return None
 
 
+def hoard_at(name: str, url: str) -> RemoteHoard | None:
+    """A hoard in the repository that servers at a URL serve; None where that is something else. Raises as `servers_at`,
+    and UsageError for a name that cannot be."""
+    servers = servers_at(url)
+    return None if servers is None else RemoteHoard.over(servers, name)
+
+
 class RemoteHoard(Hoard):
-    """As Hoard, of the hoard with that name in the repository which servers serve. Streams read a part at a time, and
-    compare what was read from front to end with the digest that the server told. There is no `repository`."""
+    """As Hoard, of the hoard with that name in the repository which servers serve. There is no `repository`.
+
+    What is compared with the digest that the server tells of a file: files of up to 4 MiB as a whole, before anything
+    of them is given, whichever part is read; longer ones when they were read from front to end. Other parts of these
+    are what the server verified when it read them, and nothing is verified here but that the file is still that one;
+    `spraydry.open` of the same address verifies every chunk."""
 
     _servers: Servers
+    _talk: Talk
 
     @classmethod
-    def over(cls, servers: Servers) -> RemoteHoard:
-        """One that is still to be made, over servers that answered; `close` closes them."""
-        made = object.__new__(cls)
-        made._servers = servers
-        return made
-
-    def __init__(self, name: str, url: object = None, **_: object) -> None:
-        """Raises UsageError for a name that cannot be."""
+    def over(cls, servers: Servers, name: str) -> RemoteHoard:
+        """One over servers that answered; `close` closes them. Raises UsageError for a name that cannot be."""
         try:
             check_new_name(name, "hoard")
         except UsageError:
-            self._servers.close()
+            servers.close()
             raise
-        self.name = name
-        self._talk = Talk(self._servers, name)
+        made = object.__new__(cls)
+        made.name, made._servers, made._talk = name, servers, Talk(servers, name)
+        return made
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Nothing: all was done by `over`."""
 
     # -- reading
 
@@ -92,7 +103,14 @@ class RemoteHoard(Hoard):
         return _listed(self._talk, prefix, after)
 
     def __len__(self) -> int:
-        return self._talk.count()
+        try:
+            return self._talk.count()
+        except HoardNotFound:
+            return 0
+
+    def check_there(self) -> None:
+        """As Hoard.check_there."""
+        self._talk.count()
 
     def history(self, key: str) -> Iterator[Event]:
         """As Hoard.history."""
@@ -103,13 +121,13 @@ class RemoteHoard(Hoard):
 
     def ping(self) -> None:
         """Raises StoreUnavailable, or another StoreError, where no server answers."""
-        self._talk.count()
+        self._talk.ping()
 
     def url(self, key: str, *, expires_s: float | None = None, server: str | None = None) -> str:
         """As Hoard.url; by itself the server's address is that of the one asked."""
         name_of(key)
         link = self._talk.link(key, expires_s)
-        return link if server is None else server.rstrip("/") + urlsplit(link)._replace(scheme="", netloc="").geturl()
+        return link if server is None else on_server(server, urlsplit(link)._replace(scheme="", netloc="").geturl())
 
     # -- changing
 
@@ -262,7 +280,8 @@ class RemoteTransaction:
 
 
 class _Stream(io.RawIOBase):
-    """The file under a key, a part at a time; `kept` is what it must be."""
+    """The file under a key, a part at a time, or all of it where it is not longer than a part; `kept` is what it must
+    be."""
 
     def __init__(self, talk: Talk, key: str, kept: Kept | None) -> None:
         super().__init__()
@@ -273,22 +292,30 @@ class _Stream(io.RawIOBase):
         self._hashed, self._whole = 0, hasher()
         self._part, self._at = b"", 0
         self._size = 0
-        self._fetch(0, SMALL_BYTES)
+        self._wrong = False
+        if kept is None:
+            self._fetch(0, _READ_BYTES)
+        else:
+            self._size = kept.size
+
+    def _check(self) -> None:
+        if self._wrong:
+            raise CorruptData(f"{self._talk.hoard}/{self._key}: the server gives other bytes than it should")
 
     def _fetch(self, start: int, length: int) -> None:
-        self._part, self._size, self._tag = self._talk.read(self._key, start, length, self._tag)
-        self._at = start
-        if not self._part and start < self._size:
+        self._check()
+        part, self._size, self._tag = self._talk.read(self._key, start, length, self._tag)
+        if len(part) < min(length, self._size - start):
             raise CorruptData(f"{self._talk.hoard}/{self._key}: the server gives fewer bytes than there are")
+        if start == 0:
+            self._hashed, self._whole = 0, hasher()
         if start == self._hashed:
-            self._whole.update(self._part)
-            self._hashed += len(self._part)
-            if (
-                self._hashed == self._size
-                and self._tag != f'"{self._whole.digest().hex()}"'
-                and _DIGEST.fullmatch(self._tag)
-            ):
-                raise CorruptData(f"{self._talk.hoard}/{self._key}: the server gives other bytes than it should")
+            self._whole.update(part)
+            self._hashed += len(part)
+            if self._hashed == self._size and _DIGEST.fullmatch(self._tag):
+                self._wrong = self._tag != f'"{self._whole.digest().hex()}"'
+                self._check()
+        self._part, self._at = part, start
 
     def readable(self) -> bool:
         return True
@@ -311,7 +338,10 @@ class _Stream(io.RawIOBase):
         if self._position >= self._size or not len(into):
             return 0
         if not self._at <= self._position < self._at + len(self._part):
-            self._fetch(self._position, max(len(into), _READ_BYTES if self._position == self._hashed else 0))
+            if self._size <= _READ_BYTES:
+                self._fetch(0, _READ_BYTES)
+            else:
+                self._fetch(self._position, max(len(into), _READ_BYTES if self._position == self._hashed else 0))
         here = self._position - self._at
         count = min(len(into), len(self._part) - here)
         into[:count] = self._part[here : here + count]

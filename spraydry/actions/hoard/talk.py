@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from spraydry.errors import CorruptData, KeyExists, KeyNotFound, NotFound, StoreError, StoreUnavailable
+from spraydry.errors import CorruptData, KeyExists, KeyNotFound, StoreError, StoreUnavailable
 from spraydry.format.digest import digest
 from spraydry.stores.remote import hoards as wire
 from spraydry.stores.remote.server import Server
 from spraydry.stores.remote.servers import Servers
+from spraydry.stores.remote.wire import ROOT
 from spraydry.stores.shared.exchange import Answer, Body, TooLong
 
 T = TypeVar("T")
@@ -79,11 +80,12 @@ class Talk:
         return self._message("GET", path, wire.Files, None, _NEWEST)
 
     def count(self) -> int:
-        """How many keys there are; 0 where there is no such hoard. Raises StoreErrors."""
-        try:
-            return self._message("GET", wire.hoard_path(self.hoard), wire.Counted, None, _NEWEST).keys
-        except NotFound:
-            return 0
+        """How many keys there are. Raises HoardNotFound, StoreErrors."""
+        return self._message("GET", wire.hoard_path(self.hoard), wire.Counted, None, _NEWEST).keys
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable where no server answers, StoreErrors."""
+        self._ask(lambda server: server.request("GET", ROOT, _JSON_BYTES))
 
     def history(self, key: str) -> Sequence[wire.Happened]:
         """What happened to a key. Raises KeyNotFound, HoardNotFound, StoreErrors."""

@@ -18,7 +18,16 @@ def address_of(
         raise KeyNotFound(f"{hoard}/{key} is not there")
     if server is None:
         raise UsageError("a link leads to a server: run `spraydry serve`, and give its address with --server")
-    parts = urlsplit(server)
+    return on_server(server, public_path(hoard, key))
+
+
+def on_server(server: str, path: str) -> str:
+    """A path on a server with that address. Raises UsageError where it is none."""
+    try:
+        parts = urlsplit(server)
+        _ = parts.port  # raises where that is no number
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise UsageError(f"{server!r} is not the address of a server: it is to be http://HOST[:PORT]")
-    return server.rstrip("/") + public_path(hoard, key)
+    return server.rstrip("/") + path

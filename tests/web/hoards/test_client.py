@@ -165,9 +165,16 @@ def test_transactions(hoard: Hoard) -> None:
 
 
 def test_a_server_that_gives_other_bytes(hoard: Hoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file of up to 4 MiB no part is given before all of it was compared, of a longer one the whole is."""
     from spraydry.actions.hoard.talk import Talk
 
-    hoard["a"] = os.urandom(3 << 20)
+    hoard["a"] = plain = os.urandom(3 << 20)
+    hoard["long"] = os.urandom(9 << 20)
+    found = hoard.find("a")
+    assert found is not None
+    with hoard.open(found) as stream:
+        stream.seek(2 << 20)
+        assert stream.read(10) == plain[2 << 20 :][:10]
     whole = Talk.read
 
     def lying(self: Talk, name: str, start: int, length: int, tag: str | None) -> tuple[bytes, int, str]:
@@ -175,8 +182,17 @@ def test_a_server_that_gives_other_bytes(hoard: Hoard, monkeypatch: pytest.Monke
         return part[:-1] + bytes([part[-1] ^ 1]), size, found
 
     monkeypatch.setattr(Talk, "read", lying)
-    with hoard["a"] as stream, pytest.raises(CorruptData, match="other bytes"):
-        stream.read()
+    with pytest.raises(CorruptData, match="other bytes"):
+        hoard["a"]
+    with hoard.open(found) as stream:
+        for _ in range(2):
+            stream.seek(1 << 20)
+            with pytest.raises(CorruptData, match="other bytes"):
+                stream.read(10)
+    with hoard["long"] as stream:
+        for _ in range(2):
+            with pytest.raises(CorruptData, match="other bytes"):
+                stream.read()
 
 
 def test_one_of_two_servers_is_killed(tmp_path: Path) -> None:
