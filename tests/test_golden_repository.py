@@ -2,7 +2,8 @@
 
 `golden/repository-N.sqlite` was written by the build that closed the N-th stage, with `golden/repository-N.json` saying
 what is in it: each root and version, each path with its attributes and digest; from 4 on also `repository-N.dir.tgz`
-and `repository-N.segment.tgz`, on a store of that kind. To add them, run this file as a program with the number.
+and `repository-N.segment.tgz`, on a store of that kind; from 6 on two hoards, that in the folder with as many puts as
+fill a log pack. To add them, run this file as a program with the number (`python -m tests.test_golden_repository N`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import random
 import shutil
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import spraydry
+from spraydry import Hoard
+from spraydry.actions.hoard import checkpoint
 from spraydry.actions.verify import verify
 from spraydry.format.entry import FILE
+from spraydry.repository.packs import SLOTS
 from spraydry.repository.repository import Repository
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -53,7 +58,25 @@ def contents(repository: Repository) -> dict[str, Any]:
                     [[name.hex(), value.hex()] for name, value in entry.xattrs if isinstance(entry.xattrs, tuple)],
                 ]
             shown[str(version)] = {"spec": version.record.spec, "entries": entries}
+    if held := hoards_of(repository):
+        shown["hoards"] = held
     return json.loads(json.dumps(shown))  # type: ignore[no-any-return]
+
+
+def hoards_of(repository: Repository) -> dict[str, Any]:
+    """What hoards hold, and what keys named before, but for those that were put more often than is told."""
+    shown: dict[str, Any] = {}
+    for name in repository.log.hoards.names():
+        hoard = Hoard(name, repository=repository)
+        held = {kept.key: [kept.size, spraydry_digest(hoard.open(kept).read())] for kept in hoard.list()}
+        assert len(hoard) == len(held)
+        before = {
+            key: [event.entry and [event.entry.size, bytes(event.entry.file_digest or b"").hex()] for event in events]
+            for key in ("a/text.txt", "gone", "empty")
+            if len(events := list(hoard.history(key)))
+        }
+        shown[name] = {"held": held, "before": before}
+    return shown
 
 
 def spraydry_digest(plain: bytes) -> str:
@@ -93,6 +116,30 @@ def test_there_are_some() -> None:
     assert {scheme_of(golden) for golden in REPOSITORIES} == {"sqlite", "dir", "segment"}
 
 
+def put_some(repository: Repository, times: int) -> None:
+    """Two hoards with what was overwritten and deleted, before a checkpoint and behind it; at least so many slots."""
+    first, second = (Hoard(name, repository=repository) for name in ("first", "second"))
+    for hoard in (first, second):
+        hoard["a/text.txt"] = b"overwritten\n" * 9
+        hoard.put_many([("gone", b"deleted"), ("empty", b""), ("ü/🌍", hoard.name.encode()), ("a b", b"kept")])
+        hoard["a/text.txt"] = b"as it is\n" * 99
+    first["several chunks"] = bytes(range(256)) * 2000
+    del first["gone"]
+    checkpoint(repository, "first")
+    with first.transaction() as change:
+        change.put(b"together", "one")
+        change.put(b"with this", "other")
+        change.delete("a b")
+    first["empty"] = b"no more"
+    with suppress(KeyError):
+        del second["no such key"]
+    del second["gone"]
+    while repository.log.head[0] < times:  # nothing new to store: all this takes is in the log
+        second["again and again"] = b"kept"
+    second.clear()
+    second["a/text.txt"] = b"after all was deleted"
+
+
 def stamp(*paths: Path) -> None:
     for path in paths:
         os.utime(path, ns=(0, 10**18))
@@ -118,7 +165,7 @@ def make(number: int) -> None:
         (source / "empty").mkdir()
         (source / "docs" / "a.py").write_text("import os\n" * 400)
         (source / "docs" / "b.json").write_text('{"a": [1, 2, 3]}\n' * 300)
-        (source / "docs" / "deep" / "random").write_bytes(rng.randbytes(90_000))
+        (source / "docs" / "deep" / "random").write_bytes(rng.randbytes(40_000))
         (source / "nothing").write_bytes(b"")
         (source / os.fsdecode(b"name \xff\n")).write_bytes(b"x")
         with open(source / "holes", "wb") as file:
@@ -156,6 +203,8 @@ def make(number: int) -> None:
                 gc(repository, grace_ns=0, below=1)
                 rollback(repository, "tree@kept")
                 remove(repository, ["mixed@v2"])
+                put_some(repository, SLOTS + 10 if scheme == "dir" else 50)
+                assert scheme != "dir" or len([*repository.store.list("hoards")]) == 1  # the log pack
                 gc(repository)  # what it condemns stays for the grace time
                 shown.append(contents(repository))
             if scheme == "sqlite":
