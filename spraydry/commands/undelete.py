@@ -24,20 +24,24 @@ def undelete(*versions: str, dry_run: bool = False, json: bool = False) -> None:
     json
         Print a JSON array, an element for each version.
     """
-    from spraydry.actions.hoard import revive
     from spraydry.actions.hoard.address import parse_key
     from spraydry.actions.remove import bring_back
     from spraydry.commands import terminal
-    from spraydry.commands.session import open_repository
+    from spraydry.commands.session import open_hoard, open_repository
     from spraydry.errors import UsageError
 
     if not versions:
         raise UsageError("name a version: spraydry undelete ROOT@VERSION (`spraydry log --removed` shows which)")
     keys = [one for one in versions if "/" in one.partition("@")[0].partition(":")[0]]
     named = [one for one in versions if one not in keys]
-    with open_repository(read_only=dry_run) as repository:
-        done = bring_back(repository, named, dry_run=dry_run) if named else []
-        revived = [(key, revive(repository, *parse_key(key), dry_run=dry_run)) for key in keys]
+    done, revived = [], []
+    if named:
+        with open_repository(read_only=dry_run) as repository:
+            done = bring_back(repository, named, dry_run=dry_run)
+    for key in keys:
+        address = parse_key(key)
+        with open_hoard(address.hoard, read_only=dry_run) as hoard:
+            revived.append((key, hoard.undelete(address.key, dry_run=dry_run)))
     if json:
         terminal.print_json_list(
             [

@@ -13,6 +13,7 @@ from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.copies import class_of_hoard, sink_of
 from spraydry.actions.hoard.files import Source, opened, store_file
 from spraydry.actions.hoard.history import Event, key_history
+from spraydry.actions.hoard.revive import revive
 from spraydry.actions.hoard.small import MAX_BYTES, Condemned, SmallFiles
 from spraydry.actions.hoard.transaction import Transaction
 from spraydry.actions.hoard.url import address_of
@@ -222,6 +223,12 @@ class Hoard(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         self.delete(key)
+
+    def undelete(self, key: str, *, dry_run: bool = False) -> Kept:
+        """Let a key name what it did before it was deleted last, or overwritten with something else; with `dry_run`
+        only say what. Raises HoardNotFound, KeyNotFound where that is nothing, or was collected, Conflict, UsageError,
+        StoreError."""
+        return revive(self.repository, self.name, key, dry_run=dry_run)
 
     def clear(self) -> None:
         """Delete all keys at once, with one record."""

@@ -171,6 +171,11 @@ class RemoteHoard(Hoard):
         name_of(key)
         self._talk.delete(key)
 
+    def undelete(self, key: str, *, dry_run: bool = False) -> Kept:
+        """As Hoard.undelete."""
+        name_of(key)
+        return _kept(self._talk.undelete(key, dry_run))
+
     def clear(self) -> None:
         """Delete all keys, in transactions of a thousand."""
         while keys := [file.key for file in self._talk.page("", "").files]:

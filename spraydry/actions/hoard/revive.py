@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import islice
 
 import msgspec
@@ -18,9 +19,16 @@ from spraydry.repository.repository import Repository
 _TOGETHER = 1000
 
 
-def revive(repository: Repository, hoard: str, key: str, *, dry_run: bool = False) -> Kept:
+def revive(
+    repository: Repository,
+    hoard: str,
+    key: str,
+    *,
+    dry_run: bool = False,
+    allowed: Callable[[Entry | None], None] = lambda _: None,
+) -> Kept:
     """Let a key name what it did before it was deleted last, or overwritten with something else. What was given up by a
-    collection is stored again.
+    collection is stored again. `allowed` gets what it names now, and may raise to give up.
 
     Raises HoardNotFound, KeyNotFound where it never named anything else or where that was collected, Conflict,
     UsageError.
@@ -28,6 +36,7 @@ def revive(repository: Repository, hoard: str, key: str, *, dry_run: bool = Fals
     repository.refresh()
     repository.heed()
     now = Keys(repository.log.hoards.view(hoard), repository.tree).find(key)
+    allowed(now)
     before: Entry | None = None
     for event in key_history(repository, hoard, key):
         if event.entry is not None and (now is None or event.entry.content != now.content):

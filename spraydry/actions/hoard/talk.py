@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from spraydry.errors import CorruptData, KeyExists, KeyNotFound, StoreError, StoreUnavailable
+from spraydry.errors import Conflict, CorruptData, KeyExists, KeyNotFound, StoreError, StoreUnavailable
 from spraydry.format.digest import digest
 from spraydry.stores.remote import hoards as wire
 from spraydry.stores.remote.server import Server
@@ -180,6 +180,26 @@ class Talk:
                     raise
 
         self._ask(ask)
+
+    def undelete(self, key: str, dry_run: bool) -> wire.File:
+        """Let a key name what it did before. Raises KeyNotFound, HoardNotFound, Conflict, StoreErrors."""
+        seen = self.find(key)
+        body = msgspec.json.encode(wire.Undelete(now=None if seen is None else seen.digest, dry_run=dry_run))
+        tries = 0
+
+        def ask(server: Server) -> wire.File:
+            nonlocal tries
+            tries += 1
+            try:
+                path = wire.key_path(self.hoard, key, "undelete")
+                return _message(server.request("POST", path, _JSON_BYTES, {}, body), wire.File)
+            except Conflict:
+                found = self.find(key)
+                if tries == 1 or found is None:
+                    raise
+                return found  # it was the answer that was lost, not the request
+
+        return self._ask(ask)
 
     # -- transactions
 

@@ -85,6 +85,14 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
 
 
+class Undelete(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of a request to let a key name what it did before: the digest of what it names `now` (None: nothing, or
+    what has none), so that a request which comes twice changes nothing."""
+
+    now: str | None = None
+    dry_run: bool = False
+
+
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of the answer that keeps a transaction open: its name, and after how many seconds it ends."""
 

@@ -28,6 +28,7 @@ def routes(served: Served) -> list[BaseRoute]:
         Resource(hoard + "/keys", GET=lists.keys),
         Resource(hoard + "/keys/{key:path}", GET=one.get, PUT=one.put, DELETE=one.delete),
         Resource(hoard + "/history/{key:path}", GET=lists.history),
+        Resource(hoard + "/undelete/{key:path}", POST=lists.undelete),
         Resource(hoard + "/url/{key:path}", POST=lists.url),
         Resource(hoard + "/has", POST=lists.has),
         Resource(hoard + "/batch", POST=lists.batch),

@@ -80,6 +80,16 @@ def described() -> Described:
                 name="keyHistory",
             )
         },
+        f"{hoard}/undelete/{{key}}": {
+            "post": operation(
+                "Let a key name what it did before it was deleted or overwritten",
+                parameters=(_HOARD, _KEY),
+                body=message(wire.Undelete),
+                answers={200: message(wire.File)},
+                fails=(404, 409, 413, 507),
+                name="undeleteKey",
+            )
+        },
         f"{hoard}/url/{{key}}": {
             "post": operation(
                 f"A link to the file of a key that needs no token, for up to {wire.MOST_EXPIRES_S // 86400} days",
@@ -144,4 +154,4 @@ def described() -> Described:
             if isinstance(one, dict) and one.get("requestBody", {}).get("content") is _FILE:
                 one["requestBody"]["required"] = False  # a file may be empty
     told = (wire.Hoards, wire.Counted, wire.File, wire.Files, wire.Keys, wire.Found, wire.History, wire.Put)
-    return Described(paths, (*told, wire.Wanted, wire.Link, wire.Ended))
+    return Described(paths, (*told, wire.Undelete, wire.Wanted, wire.Link, wire.Ended))

@@ -8,8 +8,8 @@ from itertools import islice
 from starlette.requests import Request
 from starlette.responses import Response
 
-from spraydry.actions.hoard import Asked, change_together, key_history
-from spraydry.errors import CorruptData, UploadRefused, UsageError
+from spraydry.actions.hoard import Asked, change_together, key_history, revive
+from spraydry.errors import Conflict, CorruptData, UploadRefused, UsageError
 from spraydry.format.entry import Entry
 from spraydry.format.keys import name_of
 from spraydry.repository.keys import Kept
@@ -95,6 +95,26 @@ class Lists:
             )
 
         return answer(wire.History(events=await self._part.served.call(events)))
+
+    async def undelete(self, request: Request) -> Response:
+        """A key names again what it did before."""
+        hoard, key = hoard_of(request), key_of(request)
+        grant = grant_of(request)
+        grant.require("read", hoard=hoard)
+        asked = await message_of(request, wire.Undelete, self._part.uploads.room)
+        if not asked.dry_run:
+            self._part.check_writable()
+            require_put(grant, hoard)
+
+        def allowed(current: Entry | None) -> None:
+            if _digest(current) != asked.now:
+                raise Conflict(f"{hoard}/{key} was changed meanwhile: try again")
+            if not asked.dry_run:
+                grant.require("add" if current is None else "overwrite", hoard=hoard)
+
+        repository = self._part.served.repository
+        kept = await self._part.served.call(revive, repository, hoard, key, dry_run=asked.dry_run, allowed=allowed)
+        return answer(file_of(key, kept.entry))
 
     async def url(self, request: Request) -> Response:
         """An address of a key's file that needs no token, for as long as it is good."""

@@ -79,6 +79,7 @@ def test_the_mapping(hoard: Hoard, place: tuple[str, Callable[[], object]]) -> N
     for name in ("", "a//b", "x" * 256, "\n"):
         with pytest.raises(UsageError):
             hoard[name] = b""
+    assert hoard.undelete("b/c").size == 2 and hoard["b/c"].read() == b"22"
     assert hoard.url("b/c", server="https://example.org/x/") == "https://example.org/x/hoards/h/b/c"
     with pytest.raises(KeyNotFound, match="h/no is not there"):
         hoard.url("no", server="https://example.org")
@@ -161,6 +162,11 @@ def test_the_verbs_say_the_same(
     assert b"h/no is not there" in spraydry("delete", "h/x", "h/no", "--dry-run", code=4)[2]
     assert spraydry("delete", "h/x")[1] == b"deleted h/x\n"
     assert spraydry("keys", "h", "--history", "x")[1].count(b"\n") == 3
+    assert spraydry("undelete", "h/x", "--dry-run")[1] == b"would bring back h/x: 6 B\n"
+    assert spraydry("undelete", "h/x")[1] == b"brought back h/x: 6 B\n"
+    assert b"h/x never named anything else" in spraydry("undelete", "h/x", code=4)[2]
+    assert b"there is no hoard 'none'" in spraydry("undelete", "none/x", code=4)[2]
+    spraydry("delete", "h/x")
     assert spraydry("delete", "--all", "h", "--dry-run")[1] == b"would delete all of h: 2 keys\n"
     assert spraydry("delete", "--all", "h")[1] == b"deleted all of h: 2 keys\n"
     assert b"there is no hoard 'none'" in spraydry("delete", "--all", "none", code=4)[2]

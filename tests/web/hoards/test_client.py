@@ -269,7 +269,7 @@ def test_an_answer_that_is_lost_is_recognised(server: Running, monkeypatch: pyte
     def losing(self: Server, method: str, *arguments: Any, **options: Any) -> Any:
         nonlocal lost
         answer = request(self, method, *arguments, **options)
-        if method in ("PUT", "DELETE") and not lost:
+        if (method in ("PUT", "DELETE") or "/undelete/" in arguments[0]) and not lost:
             lost += 1
             raise StoreUnavailable("cut off")
         return answer
@@ -286,3 +286,8 @@ def test_an_answer_that_is_lost_is_recognised(server: Running, monkeypatch: pyte
     lost = 0
     with Hoard("lost", url) as hoard, pytest.raises(KeyExists):
         hoard.put(b"mine", "a", new=True)
+    lost = 1
+    with Hoard("lost", url) as hoard:
+        hoard["a"] = b"newer"
+        lost = 0
+        assert hoard.undelete("a").size == 6 and lost == 1 and hoard["a"].read() == b"theirs"
