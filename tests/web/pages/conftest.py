@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spraydry.repository.repository import Repository
+from tests.web.impatient import MODULE, waits
 from tests.web.pages.corpus import fill
 from tests.web.serving import serving
 
@@ -29,7 +30,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             patch.setenv(name, value)
         with Repository.open(url, create=True) as repository:
             fill(repository, folder / "source")
-        with serving(folder, "--read-only", SPRAYDRY_REPO=url, **own) as server:
+        own |= waits(paint_s=60.0)  # however slow the machine is, code has its colours
+        with serving(folder, "--read-only", module=MODULE, SPRAYDRY_REPO=url, **own) as server:
             yield server.url
 
 

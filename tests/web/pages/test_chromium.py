@@ -117,13 +117,15 @@ def test_pages_need_no_script(site: str, chromium: Browser) -> None:
         page.get_by_role("link", name="Time line of photos").click()
         page.get_by_role("radio", name="from v1").check()
         page.get_by_role("button", name="Compare the chosen two").click()
+        page.wait_for_url("**/-/compare?**")
         assert page.title().startswith("photos@v1 to photos@v3")
         page.locator(".changes").get_by_role("link", name="albums.json").click()
+        page.wait_for_url("**albums.json**")
         assert page.locator(".new", has_text="2025/evening-01.png").count() == 1
         page.locator(".side-head").last.get_by_role("link").click()
         page.get_by_label("Version", exact=True).select_option("v1")
         page.get_by_role("button", name="Go").click()
-        assert page.url.endswith("/-/view/photos@v1/albums.json")
+        page.wait_for_url("**/-/view/photos@v1/albums.json")
         page.get_by_role("searchbox").fill("evening-0")
         page.keyboard.press("Enter")
         page.wait_for_url("**/-/search?**")
@@ -160,7 +162,7 @@ def test_the_tab_key_reaches_everything_and_shows_where_it_is(site: str, chromiu
         assert page.evaluate("document.activeElement.textContent") == "Skip to content"
         until(page, lambda: page.evaluate("document.activeElement.getBoundingClientRect().top >= 0"))
         page.keyboard.press("Enter")
-        assert page.evaluate("document.activeElement.id") == "main"
+        until(page, lambda: page.evaluate("document.activeElement.id") == "main")
         wanted = page.locator("main a[href], main select, main button").count()
         seen = 0
         for _ in range(wanted):
@@ -208,4 +210,4 @@ def test_the_treemap_leads_further_in(site: str, chromium: Browser) -> None:
         page.locator(".treemap a", has_text="format/").first.click(position={"x": 12, "y": 12})
         page.wait_for_url("**/-/space/toolbox@v3/format")
         page.get_by_role("link", name="Freed if removed").click()
-        assert page.get_by_role("columnheader", name="Exclusive").count() == 1
+        until(page, lambda: page.get_by_role("columnheader", name="Exclusive").count() == 1)
