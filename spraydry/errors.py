@@ -40,10 +40,15 @@ class SourceIncomplete(SprayDryError):
 
 
 class NotFound(SprayDryError):
-    """Something that was named is not there."""
+    """Something that was named is not there. Its text is `bare`, followed by `near`: what there is instead, of which
+    not everybody may know."""
 
     exit_code = 4
     errno = _errno.ENOENT
+
+    def __init__(self, text: str, near: str = "") -> None:
+        super().__init__(text + near)
+        self.bare = text
 
 
 class RootNotFound(NotFound):

@@ -74,7 +74,7 @@ def resolve(repository: Repository, address: Address | str) -> Found:
             names = [os.fsdecode(child.name) for child, _ in tree.entries()] if entry.content.inodes < 50_000 else []
             near = difflib.get_close_matches(os.fsdecode(part), names, 3, 0.5)
             hint = f"; there is {', '.join(near)}" if near else ""
-            raise PathNotFound(f"{here} holds no {os.fsdecode(part)!r}{hint}")
+            raise PathNotFound(f"{here} holds no {os.fsdecode(part)!r}", hint)
         entry, before = found
         number += 1 + before
         done.append(part)

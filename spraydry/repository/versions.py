@@ -72,7 +72,7 @@ class Versions:
                 raise RootNotFound(
                     f"the root {root!r} has no versions any more: `spraydry log --removed {root}` shows what it had"
                 )
-            raise RootNotFound(f"there is no root {root!r}{_near(root, self.roots())}")
+            raise RootNotFound(f"there is no root {root!r}", _near(root, self.roots()))
         if name in (None, "latest"):
             newest = self.newest(root)
             assert newest is not None
@@ -81,9 +81,8 @@ class Versions:
             if version.name == name:
                 return version
         gone = f" any more (`spraydry undelete {root}@{name}` may bring it back)" if name in self._roots[root] else ""
-        raise VersionNotFound(
-            f"{root!r} has no version {name!r}{gone}{_near(name or '', [version.name for version in versions])}"
-        )
+        near = _near(name or "", [version.name for version in versions])
+        raise VersionNotFound(f"{root!r} has no version {name!r}", gone + near)
 
     def named_in(self, slot: int) -> Version:
         """The version or tag made in a slot, removed or not. Raises VersionNotFound."""

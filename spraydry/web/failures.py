@@ -22,7 +22,7 @@ from spraydry.errors import (
     ValueNotFound,
     VersionExists,
 )
-from spraydry.web.grant import Refused
+from spraydry.web.grant import NOTHING, Grant, Refused, grant_of
 from spraydry.web.guard.limits import BodyTooLarge, TooMany, TooSlow
 
 log = logging.getLogger(__name__)
@@ -68,16 +68,21 @@ def failure(status: int, text: str, kind: str = "", retry_after_s: int = 1) -> J
     return answer
 
 
-def answer_to(error: SprayDryError) -> JSONResponse:
+def answer_to(error: SprayDryError, grant: Grant = NOTHING) -> JSONResponse:
     """The answer that tells an error: its line, and the name of its class."""
     after_s = error.after_s if isinstance(error, TooMany) else 1
-    return failure(status_of(error), str(error), type(error).__name__, after_s)
+    return failure(status_of(error), said(error, grant), type(error).__name__, after_s)
+
+
+def said(error: SprayDryError, grant: Grant) -> str:
+    """What is told of an error: the names of what there is instead only to those who may list everything."""
+    return error.bare if isinstance(error, NotFound) and not grant.allows("list") else str(error)
 
 
 async def told(request: Request, error: Exception) -> Response:
     """Starlette's handler for SprayDryError."""
     assert isinstance(error, SprayDryError)
-    answer = answer_to(error)
+    answer = answer_to(error, grant_of(request))
     if answer.status_code >= 500:
         log.warning(
             "%s %s: %s: %s", request.method, request.scope["raw_path"].decode("latin-1"), type(error).__name__, error

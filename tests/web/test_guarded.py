@@ -174,10 +174,16 @@ def test_a_link_is_good_for_its_path_only(guarded: Guarded) -> None:
     assert ask(port, "GET", links.sign(key, "/hidden-root@v1/hidden-name.txt", int(time.time()) - 1)).status == 401
     secret = token(guarded.tokens, "signer", "read", roots=("shown-root",))
     _wait_for(guarded, secret)
-    assert ask(port, "GET", links.sign(key, "/shown-root@v1/hidden-name.txt", soon, "signer")).status == 200
-    assert ask(port, "GET", links.sign(key, "/hidden-root@v1/hidden-name.txt", soon, "signer")).status == 403
+    mark = tokenfile.named(guarded.tokens, "signer").secret
+    signed = links.sign(key, "/shown-root@v1/hidden-name.txt", soon, "signer", mark)
+    assert ask(port, "GET", signed).status == 200
+    assert ask(port, "GET", links.sign(key, "/shown-root@v1/hidden-name.txt", soon, "signer")).status == 401
+    assert ask(port, "GET", links.sign(key, "/hidden-root@v1/hidden-name.txt", soon, "signer", mark)).status == 403
     assert ask(port, "GET", links.sign(key, "/shown-root@v1/hidden-name.txt", soon, "nobody")).status == 401
     assert ask(port, "PUT", links.sign(key, "/v1/values/frames/x", soon), b"").status == 401
+    tokenfile.revoke(guarded.tokens, "signer")
+    _wait_for(guarded, token(guarded.tokens, "signer", "list", "read"))  # another one of that name
+    assert ask(port, "GET", signed).status == 401
 
 
 def test_pages_of_others_change_nothing(guarded: Guarded) -> None:

@@ -239,7 +239,7 @@ def cut_short(scope: Scope) -> Iterator[None]:
         pass
     except* SprayDryError as errors:
         for error in _leaves(errors):
-            log.warning("%s: cut short: %s", scope["path"], error)
+            log.warning("%s: cut short: %s", scope["raw_path"].decode("latin-1"), error)
 
 
 def _leaves(group: BaseExceptionGroup[SprayDryError]) -> Iterator[SprayDryError]:

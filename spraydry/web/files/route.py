@@ -107,11 +107,12 @@ class _Files(BaseRoute):
                 return _redirect(scope, b"", f"{last}/")
             if "archive" in query:
                 grant.require("read", root=root)
+                grant.require("list", root=root)  # it tells all names
                 return respond_archive(scope, self._served, found, query["archive"], lasting)
             grant.require("list", root=root)
             if pages.wanted(request):
                 return await pages.browse(request, self._served, found)
-            return await respond_listing(scope, self._served, found, lasting)
+            return await respond_listing(scope, self._served, found, lasting, grant.allows("read", root=root))
         if slash and pages.wanted(request):
             return await pages.browse(request, self._served, found)
         grant.require("read", root=root)

@@ -43,7 +43,13 @@ class Door:
 
     def sign(self, address: str, expires: int, by: str = "") -> str:
         """`address`, signed; as it is where the server has no tokens, and so no key."""
-        return address if self._tokens is None else links.sign(self._tokens.key, address, expires, by)
+        if self._tokens is None:
+            return address
+        return links.sign(self._tokens.key, address, expires, by, self._secret_of(by) if by else "")
+
+    def _secret_of(self, name: str) -> str:
+        token = None if self._tokens is None else self._tokens.named(name)
+        return "" if token is None else token.secret
 
     def quota_bytes(self, name: str) -> int | None:
         """How much may be uploaded with the token of that name; None for any amount."""
@@ -63,6 +69,8 @@ class Door:
             raise Refused("without tokens this server answers to the names of this machine only", True)
         name = self.repository(scope["path"])
         authorization = headers.get(b"authorization")
+        if (self._local or _of_browser(authorization)) and _embedded(headers):
+            raise Refused("a page of another server must not show what is here", True)
         if authorization is not None and self._tokens is not None:
             token = self._tokens.find(_secret(authorization))
             if token is None:
@@ -74,7 +82,7 @@ class Door:
 
     def _linked(self, tokens: Tokens, scope: Scope, name: str) -> Grant:
         """What a signed link gives: to look at what is at its address, as far as who signed it may."""
-        by = links.check(tokens.key, scope["raw_path"], scope["query_string"], time.time())
+        by = links.check(tokens.key, scope["raw_path"], scope["query_string"], time.time(), self._secret_of)
         if by is None:
             raise Refused("this link has expired, or was changed", False)
         if not by:
@@ -128,11 +136,30 @@ def _secret(authorization: bytes) -> bytes:
     return b""
 
 
+def _of_browser(authorization: bytes | None) -> bool:
+    """Whether that is what a browser sends along by itself, whatever page makes it ask."""
+    return authorization is not None and authorization[:6].lower() == b"basic "
+
+
+def _embedded(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser says that it wants something for a page of another server: as a script that would run there, a
+    picture, a style. A page of ours that was opened in a sandbox is a stranger to its browser, but not its Referer."""
+    if headers.get(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
+        return False
+    if headers.get(b"sec-fetch-dest") == b"document":
+        return False
+    return _place(headers.get(b"referer", b"")) != headers.get(b"host", b"").decode("latin-1").lower()
+
+
+def _place(url: bytes) -> str:
+    """The host and port of a URL in lower case; nothing where it has none."""
+    try:
+        return urlsplit(url.decode("latin-1")).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _same_origin(origin: bytes, host: bytes) -> None:
     """Raises Refused where a browser sends what a page of another server made: it would send its password along."""
-    try:
-        of = urlsplit(origin.decode("latin-1")).netloc
-    except ValueError:
-        of = ""
-    if of.lower() != host.decode("latin-1").lower():
+    if _place(origin) != host.decode("latin-1").lower():
         raise Refused("a page of another server must not change anything here", True)

@@ -105,6 +105,12 @@ class Guard:
             await failure(400, "a path begins with a slash")(scope, receive, exchange.send)
             return
         headers = dict(scope["headers"])
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            # A proxy in front may have ended the body somewhere else: what follows would be another request to it.
+            answer = failure(400, "a body has a length or is sent in chunks, not both")
+            answer.headers["Connection"] = "close"
+            await answer(scope, receive, exchange.send)
+            return
         if self._limits.proxies and (address_of(scope) or "unix") in self._limits.proxies:
             _forwarded(scope, headers)
         scope["spraydry.door"] = self._door

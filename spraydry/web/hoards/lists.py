@@ -56,7 +56,7 @@ class Lists:
         else:
             keys = await self._part.keys(request, hoard)
             found = await self._part.served.call(lambda: list(islice(keys.list(prefix, after), most + 1)))
-        return answer(_page(found, most))
+        return answer(_page(found, most, grant_of(request).allows("read", hoard=hoard)))
 
     async def has(self, request: Request) -> Response:
         """What several keys name."""
@@ -71,7 +71,10 @@ class Lists:
             return [keys.find(key) if _possible(key) else None for key in asked]
 
         entries = await self._part.served.call(find)
-        found = (None if entry is None else file_of(key, entry) for key, entry in zip(asked, entries, strict=True))
+        digests = grant.allows("read", hoard=hoard)
+        found = (
+            None if entry is None else file_of(key, entry, digests) for key, entry in zip(asked, entries, strict=True)
+        )
         return answer(wire.Found(found=tuple(found)))
 
     async def history(self, request: Request) -> Response:
@@ -157,8 +160,9 @@ class Lists:
         return answer(wire.Put(keys=len(asked)))
 
 
-def _page(found: list[Kept], most: int) -> wire.Files:
-    return wire.Files(files=tuple(file_of(kept.key, kept.entry) for kept in found[:most]), more=len(found) > most)
+def _page(found: list[Kept], most: int, digests: bool) -> wire.Files:
+    files = tuple(file_of(kept.key, kept.entry, digests) for kept in found[:most])
+    return wire.Files(files=files, more=len(found) > most)
 
 
 def _digest(entry: Entry | None) -> str | None:

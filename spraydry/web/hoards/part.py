@@ -116,10 +116,10 @@ def etag_of(entry: Entry) -> str:
     return f'"{name.hex()}"' if name is not None else ""
 
 
-def file_of(key: str, entry: Entry) -> wire.File:
-    """What is told of a key's file."""
+def file_of(key: str, entry: Entry, digests: bool = True) -> wire.File:
+    """What is told of a key's file; without its digest to those who may not read it."""
     kept = Kept(key, entry)
-    name = kept.digest
+    name = kept.digest if digests else None
     return wire.File(key=key, size=kept.size, digest=None if name is None else name.hex(), put_ns=kept.put_ns)
 
 

@@ -28,6 +28,7 @@ from spraydry.web.hoards.uploads import Upload
 Check = Callable[[Entry | None], None]
 
 MOST_OPEN = 64
+_MOST_EACH = 32  # of one token: what it leaves open keeps nobody else out
 MOST_CHANGES = 10_000
 EXPIRES_S = 3600.0
 _HEARTBEAT_S = 5.0
@@ -37,7 +38,8 @@ _HEADERS = {"Cache-Control": "no-store", "Connection": "close"}
 class Within:
     """One open transaction. Its calls wait for each other."""
 
-    def __init__(self, part: Part, hoard: str, transaction: Transaction) -> None:
+    def __init__(self, part: Part, hoard: str, transaction: Transaction, token: str) -> None:
+        self.token = token  # the name of whose it is
         self.name = secrets.token_hex(16)
         self.hoard = hoard
         self.ended = trio.Event()
@@ -165,9 +167,12 @@ class Transactions:
         _may_change(request, hoard)
         if len(self._open) >= MOST_OPEN:
             raise StoreUnavailable(f"{MOST_OPEN} transactions are open on this server: try again")
+        token = grant_of(request).name
+        if token and sum(one.token == token for one in self._open.values()) >= _MOST_EACH:
+            raise StoreUnavailable(f"{_MOST_EACH} transactions of this token are open on this server: end some of them")
         served = self._part.served
         transaction = await served.call(Transaction, served.repository, hoard)
-        within = Within(self._part, hoard, transaction)
+        within = Within(self._part, hoard, transaction, token)
         self._open[within.name] = within
         return _Open(self, within, served.ending)
 

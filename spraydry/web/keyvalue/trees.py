@@ -59,7 +59,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An entry. `path` and `target` are exact, escaped as in a URL; `name` is for people: what is no UTF-8 in it is
     replaced. `mode` is octal text, digests are hex; `inode` is the number of entries before it in the version. Of a
     file of several chunks `manifest` names the first page, of a directory `tree` does, and `inodes` and `files` count
-    what is below."""
+    what is below. Digests are told to those who may read."""
 
     path: str
     name: str
@@ -121,7 +121,7 @@ class Trees:
         limit = limit_of(request)
         repository = await self._part.served.fresh()
         where = Address(root, version if at else None, b"/".join(parts))
-        return await self._answer(_page, repository, where, after, limit)
+        return await self._answer(_page, repository, where, after, limit, grant.allows("read", root=root))
 
     async def _answer(self, make: Callable[P, msgspec.Struct], *arguments: P.args, **named: P.kwargs) -> Response:
         def encoded() -> bytes:
@@ -151,26 +151,26 @@ def _made(version: Version) -> Made:
     )
 
 
-def _page(repository: Repository, where: Address, after: bytes, limit: int) -> Directory:
+def _page(repository: Repository, where: Address, after: bytes, limit: int, digests: bool) -> Directory:
     found = resolve(repository, where)
     content, entries = found.entry.content, list[Told]()
     if found.entry.kind == DIRECTORY and isinstance(content, Subtree):
         front = found.path + b"/" if found.path else b""
         entries = [
-            _told(Found(found.version, front + entry.name, entry, found.number + 1 + before))
+            _told(Found(found.version, front + entry.name, entry, found.number + 1 + before), digests)
             for entry, before in islice(repository.tree(content).entries(after), limit + 1)
         ]
     version = str(found.version)
     return Directory(
         version=version,
         slot=found.version.slot,
-        entry=_told(found),
+        entry=_told(found, digests),
         entries=entries[:limit],
         more=len(entries) > limit,
     )
 
 
-def _told(found: Found) -> Told:
+def _told(found: Found, digests: bool) -> Told:
     one, content = describe(found, found.path), found.entry.content
     below = content if isinstance(content, Subtree) else None
     return Told(
@@ -186,12 +186,12 @@ def _told(found: Found) -> Told:
         mtime_s=one.mtime_s,
         mtime_ns=one.mtime_ns,
         inode=found.number,
-        digest=one.digest,
+        digest=one.digest if digests else None,
         target=None if one.target is None else quote_from_bytes(one.target),
         device=one.device,
         hardlink=one.hardlink,
-        manifest=content.manifest.hex() if isinstance(content, Runs) else None,
-        tree=below.digest.hex() if below else None,
+        manifest=content.manifest.hex() if digests and isinstance(content, Runs) else None,
+        tree=below.digest.hex() if digests and below else None,
         inodes=below.inodes if below else None,
         files=below.files if below else None,
     )

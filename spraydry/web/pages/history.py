@@ -35,6 +35,7 @@ def history(repository: Repository, ask: Ask) -> Page:
             "pairs": pairs[:_MOST],
             "more": max(len(pairs) - _MOST, 0),
             "stopped": stopped,
+            "digests": ask.grant.allows("read", root=root),
             "newest": repository.log.find(root),
         },
     )

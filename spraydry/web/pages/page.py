@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from spraydry.actions.progress import Done
 from spraydry.errors import SprayDryError
 from spraydry.repository.repository import Repository
-from spraydry.web.failures import status_of
+from spraydry.web.failures import said, status_of
 from spraydry.web.grant import Grant, grant_of
 from spraydry.web.pages import shown
 from spraydry.web.pages.links import Links, below_of, decoded, encoded
@@ -179,7 +179,7 @@ def trouble(ask: Ask, error: SprayDryError) -> Response:
     status = status_of(error)
     if status >= 500 and not isinstance(error, OutOfTime):
         log.warning("%s: %s: %s", printable(ask.path), type(error).__name__, error)
-    text = spoken(ask.served.repository, str(error))
+    text = spoken(ask.served.repository, said(error, ask.grant))
     response = _response(ask, Page("trouble.html", {"status": status, "text": text}, status))
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="spraydry", charset="UTF-8"'

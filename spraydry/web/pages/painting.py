@@ -18,6 +18,7 @@ MOST_BYTES = 256 << 10
 _MOST_LINE_CHARACTERS = 4000
 _SECONDS = 3.0
 _START_S = 10.0
+_WAIT_S = 1.0
 _HELD = 32
 
 Painted = list[list[tuple[str, str]]]  # lines of (class, text)
@@ -56,7 +57,9 @@ class Painter:
         language, or it would take too long. `key` names the content, so that it is painted once."""
         if max(map(len, lines), default=0) > _MOST_LINE_CHARACTERS or sum(map(len, lines)) > MOST_BYTES:
             return None
-        with self._lock:
+        if not self._lock.acquire(timeout=_WAIT_S):
+            return None  # others have texts that take long: threads that wait would be missed elsewhere
+        try:
             if (key, name) in self._done:
                 self._done.move_to_end((key, name))
                 return self._done[key, name]
@@ -70,6 +73,8 @@ class Painter:
             if len(self._done) > _HELD:
                 self._done.popitem(last=False)
             return found
+        finally:
+            self._lock.release()
 
     def _asked(self, question: dict[str, str]) -> dict[str, Any] | None:
         started = self._process is None

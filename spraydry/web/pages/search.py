@@ -12,7 +12,7 @@ from markupsafe import Markup
 from spraydry.actions.contents import Place
 from spraydry.actions.find import Query, condition, find
 from spraydry.actions.grep import Line, Pattern, grep
-from spraydry.errors import UsageError
+from spraydry.errors import RootNotFound, UsageError
 from spraydry.format.entry import Entry
 from spraydry.repository.repository import Repository
 from spraydry.web.pages.overview import visible
@@ -72,7 +72,7 @@ def search(repository: Repository, ask: Ask) -> Page:
     if content:
         chosen = [one for one in chosen if ask.grant.allows("read", root=one)]
     if root and root not in roots:
-        repository.log.find(root)
+        raise RootNotFound(f"there is no root {root!r} here")
     path = os.fsdecode(ask.path_of("path"))
     version = "@latest" if context["newest"] else ""
     addresses = [f"{one}{version}{f':{path}' if path else ''}" for one in chosen]

@@ -9,6 +9,7 @@ from functools import cache
 from spraydry.actions.describe import describe
 from spraydry.actions.spread import spread
 from spraydry.errors import SprayDryError
+from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Entry
 from spraydry.repository.address import Address, Found, resolve
 from spraydry.repository.repository import Repository
@@ -77,7 +78,7 @@ def preview(repository: Repository, entry: Entry, name: bytes) -> dict[str, obje
     lines = lines_of(start)
     clipped = len(start) < entry.size or len(lines) > _MOST_LINES
     lines = lines[:_MOST_LINES]
-    painted = None if len(start) > MOST_BYTES or kind else painted_lines(name, entry, lines)
+    painted = None if len(start) > MOST_BYTES or kind else painted_lines(name, lines)
     return {
         "kind": kind or "text",
         "lines": lines,
@@ -87,12 +88,13 @@ def preview(repository: Repository, entry: Entry, name: bytes) -> dict[str, obje
     }
 
 
-def painted_lines(name: bytes, entry: Entry, lines: list[bytes]) -> tuple[str, Painted] | None:
+def painted_lines(name: bytes, lines: list[bytes]) -> tuple[str, Painted] | None:
     """The language of a text, and its lines in colours."""
     texts = [line.decode(errors="surrogateescape") for line in lines]
     if any(not text.isprintable() and not text.replace("\t", " ").isprintable() for text in texts):
         return None  # what is not printable is shown as escapes, which no lexer knows
-    return painter().paint(os.fsdecode(name), entry.file_digest or b"", texts)
+    # By these very bytes: what an entry says of its digest may have been said to see what others' files look like.
+    return painter().paint(os.fsdecode(name), digest(b"\n".join(lines)), texts)
 
 
 @cache
