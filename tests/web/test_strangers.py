@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spraydry.actions.hoard import Hoard
 from spraydry.actions.ingest import ingest
+from spraydry.format.digest import digest
+from spraydry.format.entry import Runs
 from spraydry.repository.repository import Repository
+from spraydry.web.grant import Grant, Right, Rule
+from tests.versions import make_version
 from tests.web.asking import Answer, Asker, ask, token
 from tests.web.serving import serving
+from tests.web.uploads import ALL, directory_of, sender, version
 
 CONTENT = b"content of a file that is to be seen by few"
 HTML = "text/html,*/*;q=0.8"
@@ -129,7 +136,7 @@ def test_pages_of_other_servers_show_nothing_of_this_machine(tmp_path: Path) -> 
             return ask(server.port, "GET", path, **headers).status
 
         for place in ("cross-site", "same-site"):
-            for kind in ("script", "image", "style", "iframe", "object", "empty", "video"):
+            for kind in ("script", "image", "style", "object", "embed", "empty", "video"):
                 assert status(Sec_Fetch_Site=place, Sec_Fetch_Dest=kind, Referer="http://evil.example/") == 403
                 assert status(Sec_Fetch_Site=place, Sec_Fetch_Dest=kind) == 403
                 assert status("/absent", Sec_Fetch_Site=place, Sec_Fetch_Dest=kind) == 403
@@ -163,6 +170,35 @@ def test_a_body_has_one_end(site: Site) -> None:
             told += part
     assert told.startswith(b"HTTP/1.1 400 ")
     assert told.count(b"HTTP/1.1 ") == 1, told
+
+
+def test_a_digest_that_is_not_the_file_s_own_gets_no_other_file(tmp_path: Path) -> None:
+    """What lies ready for the web server is found by digest: an entry may say that of a file which others may not
+    read, and be of its size."""
+    hidden, own = (random.Random(seed).randbytes(1 << 20) for seed in (1, 2))
+    plain = tmp_path / "plain"
+    with sender(tmp_path, ALL) as client:
+        make_version(client.repository, "hidden-root", {b"a.bin": hidden}, "v1")
+        make_version(client.repository, "mine", {b"a.bin": own}, "v1")
+        entry = client.repository.resolve("mine:a.bin").entry
+        assert isinstance(entry.content, Runs)
+        lying = msgspec.structs.replace(entry.content, digest=digest(hidden))
+        folder, pages = directory_of([msgspec.structs.replace(entry, content=lying)])
+        client.store(*pages.values())
+        client.grant = Grant((Rule(frozenset[Right]({"list", "read", "add"}), roots=("mine",)),))
+        assert client.append(version(folder, "mine", "v2"))
+    nginx = {"X_Sendfile_Type": "X-Accel-Redirect"}
+    where = ["--accel", "nginx", "--plain", f"{plain}:64M"]
+    for _ in range(2):  # also what a server finds that lies there from before
+        with serving(tmp_path / "run", *where, SPRAYDRY_REPO=str(tmp_path / "served.sqlite")) as server:
+            path = "/hidden-root@v1/a.bin"
+            while (told := ask(server.port, "GET", path, **nginx)).headers.get("x-accel-redirect") is None:
+                assert told.body == hidden
+            assert digest(hidden).hex() in told.headers["x-accel-redirect"]
+            for _ in range(3):
+                told = ask(server.port, "GET", "/mine@v2/a.bin", **nginx)
+                assert "x-accel-redirect" not in told.headers and told.body == own
+            assert "x-accel-redirect" in ask(server.port, "GET", path, **nginx).headers
 
 
 def test_one_token_cannot_keep_others_from_transactions(site: Site, tmp_path: Path) -> None:

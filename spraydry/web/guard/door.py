@@ -146,7 +146,7 @@ def _embedded(headers: Mapping[bytes, bytes]) -> bool:
     picture, a style. A page of ours that was opened in a sandbox is a stranger to its browser, but not its Referer."""
     if headers.get(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
         return False
-    if headers.get(b"sec-fetch-dest") == b"document":
+    if headers.get(b"sec-fetch-dest") in (b"document", b"iframe", b"frame"):  # who may frame it our policy says
         return False
     return _place(headers.get(b"referer", b"")) != headers.get(b"host", b"").decode("latin-1").lower()
 

@@ -12,8 +12,10 @@ from time import monotonic
 import trio
 from starlette.types import Scope
 
-from spraydry.errors import SprayDryError
-from spraydry.format.entry import Entry
+from spraydry.errors import CorruptData, SprayDryError
+from spraydry.format.digest import hasher
+from spraydry.format.entry import Entry, Runs
+from spraydry.repository.ahead import read_ahead
 from spraydry.repository.repository import Repository
 from spraydry.web.served import Served
 
@@ -22,6 +24,7 @@ _AT_A_TIME, _WAITING = 2, 32
 _WAIT_S, _WAIT_BYTES = 1.0, 64 << 20  # who asks first waits so long for a file that is not larger
 _NOT_AGAIN_S = 60.0
 _REMEMBERED = 10_000
+_ZEROS = bytes(1 << 20)
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,6 +42,7 @@ class Handoff(ABC):
     def __init__(self) -> None:
         self._flights: dict[str, trio.Event] = {}
         self._failed: OrderedDict[str, float] = OrderedDict()  # until when it is not tried again
+        self._true: OrderedDict[str, None] = OrderedDict()  # whose chunks were seen to make up the digest
         self._silent_until_s = 0.0  # the other place does not answer: it is not asked again before
         self._limiter = trio.CapacityLimiter(_AT_A_TIME)
 
@@ -68,37 +72,55 @@ class Handoff(ABC):
         name = self.takes(scope, entry, media_type)
         if name is None:
             return None
+        claim = _claim(name, entry)
+        there = False
         try:
             if (headers := await self.there(served, name, entry.size)) is not None:
-                return headers
+                if self._is_true(claim, entry):
+                    return headers
+                there = True
         except SprayDryError as error:
             log.warning("%s cannot be handed off: %s", name, error)
             self._silent_until_s = monotonic() + _NOT_AGAIN_S
             return None
-        if monotonic() < self._failed.get(name, 0.0):
+        if monotonic() < self._failed.get(claim, 0.0):
             return None
-        flight = self._flights.get(name)
+        flight = self._flights.get(claim)
         if flight is None:
             if len(self._flights) >= _WAITING:
                 return None
-            flight = self._flights[name] = trio.Event()
-            trio.lowlevel.spawn_system_task(self._fly, served, name, entry, media_type)
+            flight = self._flights[claim] = trio.Event()
+            trio.lowlevel.spawn_system_task(self._fly, served, name, entry, media_type, there)
         if entry.size > _WAIT_BYTES:
             return None
         with trio.move_on_after(_WAIT_S) as waiting:
             await flight.wait()
-        if waiting.cancelled_caught or name in self._failed:
+        if waiting.cancelled_caught or not self._is_true(claim, entry):
             return None
         try:
             return await self.there(served, name, entry.size)
         except SprayDryError:
             return None
 
-    async def _fly(self, served: Served, name: str, entry: Entry, media_type: bytes) -> None:
+    def _is_true(self, claim: str, entry: Entry) -> bool:
+        """Whether a file's chunks are known to make up its digest. That of one chunk is the file's own; of more a
+        client said so, who might want to see what another file of that digest holds."""
+        if isinstance(entry.content, bytes):
+            return True
+        if claim not in self._true:
+            return False
+        self._true.move_to_end(claim)
+        return True
+
+    async def _fly(self, served: Served, name: str, entry: Entry, media_type: bytes, there: bool) -> None:
         ended = threading.Event()
         brought = False
+        claim = _claim(name, entry)
 
         def bring() -> bool:
+            if there:
+                prove(served.repository, entry, ended)
+                return True
             return self.bring(served.repository, name, entry, media_type, ended)
 
         try:
@@ -109,8 +131,31 @@ class Handoff(ABC):
             log.exception("%s cannot be handed off", name)
         finally:
             ended.set()
-            self._flights.pop(name).set()
-            if not brought:
-                self._failed[name] = monotonic() + _NOT_AGAIN_S
+            if brought:
+                self._true[claim] = None
+                if len(self._true) > _REMEMBERED:
+                    self._true.popitem(last=False)
+            else:
+                self._failed[claim] = monotonic() + _NOT_AGAIN_S
                 if len(self._failed) > _REMEMBERED:
                     self._failed.popitem(last=False)
+            self._flights.pop(claim).set()
+
+
+def _claim(name: str, entry: Entry) -> str:
+    """That the chunks of an entry make up what lies under a name."""
+    return f"{name} {entry.content.manifest.hex()}" if isinstance(entry.content, Runs) else name
+
+
+def prove(repository: Repository, entry: Entry, ended: threading.Event) -> None:
+    """Read a file. Raises CorruptData unless its chunks make up what its digest says, Ended, and what reading does."""
+    whole = hasher()
+    for span, chunk in read_ahead(repository, entry):
+        if ended.is_set():
+            raise Ended
+        for done in range(0, span.length, len(_ZEROS)) if chunk is None else ():
+            whole.update(memoryview(_ZEROS)[: span.length - done])
+        if chunk is not None:
+            whole.update(chunk)
+    if whole.digest() != entry.file_digest:
+        raise CorruptData("a file's chunks do not make up what its digest says")

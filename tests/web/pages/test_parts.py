@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 from hypothesis import given
@@ -132,3 +133,28 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     left = Patience(100)
     left.leave()
     assert left.over()
+
+
+def test_texts_that_take_long_keep_no_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page that waits has a thread, of which everything else needs one, too."""
+    begun, going = threading.Event(), threading.Event()
+
+    def asked(self: Painter, question: dict[str, str]) -> None:
+        begun.set()
+        going.wait(30)
+
+    monkeypatch.setattr(Painter, "_asked", asked)
+    painter = Painter()
+    first = threading.Thread(target=painter.paint, args=("x.py", b"1", ["x = 1"]))
+    others = [threading.Thread(target=painter.paint, args=("x.py", b"%d" % one, ["x = 1"])) for one in range(2, 10)]
+    first.start()
+    assert begun.wait(30)
+    try:
+        for one in others:
+            one.start()
+        for one in others:
+            one.join(10)
+        assert first.is_alive() and not any(one.is_alive() for one in others)
+    finally:
+        going.set()
+        first.join(30)
