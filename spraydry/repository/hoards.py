@@ -60,9 +60,7 @@ class Hoards:
         if hoard not in self._states:
             names = ", ".join(self.names()[:5])
             there = f"there is {names}" if names else "there is none yet"
-            raise HoardNotFound(
-                f"there is no hoard {hoard!r}", f"; {there}: `spraydry put FILE {hoard}/KEY` makes it"
-            )
+            raise HoardNotFound(f"there is no hoard {hoard!r}", f"; {there}: `spraydry put FILE {hoard}/KEY` makes it")
         return self._states[hoard].view
 
     def views(self) -> dict[str, View]:
