@@ -30,7 +30,10 @@ def handoff_of(accel: str, plain: str) -> Handoff | None:
         return Cloud(match[1], match[2], (match[3] or "").strip("/"))
     folder, colon, size = plain.rpartition(":")
     if not (colon and folder) or "://" in plain:
-        raise UsageError(f"{plain!r} is no place for plain files: write DIR:BYTES, such as /srv/plain:50G, or s3://...")
+        raise UsageError(
+            f"{plain!r} is no place for plain files: write DIR:BYTES, such as /srv/plain:50G, "
+            " or s3://BUCKET/PREFIX"
+        )
     if not accel:
         raise UsageError("plain files in a folder are for a web server in front: add --accel nginx")
     return Nginx(PlainFolder(folder, parse_bytes(size)))

@@ -211,3 +211,29 @@ def test_the_treemap_leads_further_in(site: str, chromium: Browser) -> None:
         page.wait_for_url("**/-/space/toolbox@v3/format")
         page.get_by_role("link", name="Freed if removed").click()
         until(page, lambda: page.get_by_role("columnheader", name="Exclusive").count() == 1)
+
+
+def test_few_versions_have_narrow_bars_and_many_have_room(site: str, chromium: Browser) -> None:
+    for mode in ("light", "phone"):
+        with page_of(chromium, **MODES[mode]) as (page, _said):
+            for root in ("photos", "notes"):
+                page.goto(f"{site}/-/roots/{root}")
+                chart = page.evaluate(
+                    "(() => { const of = (e) => e.getBoundingClientRect();"
+                    " const chart = document.querySelector('.chart');"
+                    " return { widest: Math.max(...[...chart.querySelectorAll('.column')].map((e) => of(e).width)),"
+                    " beyond: of(chart.querySelector('svg')).right - of(chart).right }; })()"
+                )
+                assert chart["widest"] < 48, (mode, root)
+                assert chart["beyond"] < 0, (mode, root)
+
+
+def test_links_and_amounts_on_phones_stay_in_one_piece(site: str, chromium: Browser) -> None:
+    with page_of(chromium, **MODES["phone"]) as (page, _said):
+        for path in ("/", "/-/roots/photos", "/photos@v3/", "/-/view/toolbox@v1/format/digest.py"):
+            page.goto(site + path)
+            torn = page.evaluate(
+                "[...document.querySelectorAll('.links > *, .facts .muted, .added .delta')]"
+                ".filter((e) => e.getClientRects().length > 1 || e.offsetHeight > 60).map((e) => e.textContent)"
+            )
+            assert torn == [], path
