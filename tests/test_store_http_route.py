@@ -98,7 +98,10 @@ def test_a_certificate_nobody_vouches_for(secure: str) -> None:
 
 
 def test_servers_of_the_other_kind(plain: str, secure: str) -> None:
-    one_line(StoreUnavailable, "cannot be reached", lambda: open_store(plain.replace("http:", "https:") + "store"))
+    error = one_line(
+        StoreError, "not speak TLS.*http://", lambda: open_store(plain.replace("http:", "https:") + "store")
+    )
+    assert not error.retryable
     one_line(StoreError, "status 400", lambda: open_store(secure.replace("https:", "http:") + "store"))
 
 

@@ -22,7 +22,7 @@ def serve(
     connections: int = 10_000,
     heal_every: float = 24.0,
     access_log: str = "",
-    accel: Literal["", "nginx"] = "",
+    accel: Literal["nginx"] | None = None,
     plain: str = "",
 ) -> None:
     """Serve repositories over HTTP, until SIGTERM or Ctrl-C.
@@ -107,7 +107,7 @@ def serve(
         connections=connections,
         heal_every_s=heal_every * 3600,
         access_log=access_log,
-        accel=accel,
+        accel=accel or "",
         plain=plain,
     )
 

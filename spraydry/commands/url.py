@@ -26,7 +26,7 @@ def url(key: str, /, *, server: str = "", expires: str = "7d", tokens: str = "",
     server
         The address of a server, http://HOST[:PORT][/NAME].
     expires
-        For how long it is good: 90s, 30m, 12h, 7d.
+        For how long it is good: 90s, 30m, 12h, 7d (the default).
     tokens
         The file of tokens of that server, whose key signs the link.
     json

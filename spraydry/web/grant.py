@@ -74,7 +74,8 @@ class Grant:
                 raise Refused(
                     "this needs a token: send it as `Authorization: Bearer ...`, or set $SPRAYDRY_TOKEN", False
                 )
-            raise Refused(f"this token does not give the right to {right} there", True)
+            whose = "this token does not give" if self.name else "whoever has no token does not have"
+            raise Refused(f"{whose} the right to {right} there", True)
         if self.read_only and right not in _LOOKING:
             raise StoreReadOnly("this server takes no changes: it only serves what is there")
 

@@ -224,6 +224,8 @@ def test_what_cannot_be_served_so_is_one_line(tmp_path: Path, url: str, refusal:
     assert "access log" in refusal("--access-log", str(tmp_path / "no" / "such" / "folder"))
     assert "healthz" in refusal(f"healthz={url}")
     assert "right" in refusal("--anyone", "everything")
+    assert "nginx" in refusal("--accel", "apache")
+    assert "s3://BUCKET/PREFIX" in refusal("--plain", "s3://b")
 
 
 @pytest.fixture

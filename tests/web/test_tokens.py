@@ -63,7 +63,9 @@ def test_what_is_refused_says_whether_a_token_would_help() -> None:
     assert not unknown.value.known
     with pytest.raises(Refused) as known:
         _grant(Given(("read",), roots=("a",))).require("read", root="b")
-    assert known.value.known
+    assert known.value.known and "this token" in str(known.value)
+    with pytest.raises(Refused, match="whoever has no token"):  # as --anyone says, where there are no tokens
+        Grant((Given(("read",)).rule(),)).require("add")
 
 
 def test_a_read_only_server_takes_nothing() -> None:

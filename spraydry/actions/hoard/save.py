@@ -7,12 +7,13 @@ import secrets
 from contextlib import suppress
 from typing import BinaryIO
 
-from spraydry.errors import RestoreError
+from spraydry.errors import RestoreError, UsageError
 
 
 def save(stream: BinaryIO, length: int, path: str, *, replace: bool = False) -> None:
     """Write `length` bytes of a stream into a file that is not there yet, or with `replace` in its place. Raises
-    RestoreError, and what reading the stream raises; then what was there is there still."""
+    UsageError where one is there, RestoreError, and what reading the stream raises; then what was there is there
+    still."""
     temporary = os.path.join(os.path.dirname(path), f".spraydry-{secrets.token_hex(8)}")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
@@ -24,7 +25,7 @@ def save(stream: BinaryIO, length: int, path: str, *, replace: bool = False) -> 
         else:
             os.link(temporary, path)
     except FileExistsError:
-        raise RestoreError(f"{path!r} is there already: --force replaces it") from None
+        raise UsageError(f"{path!r} is there already: --force replaces it") from None
     except OSError as error:
         raise RestoreError(f"{path!r} cannot be written: {error.strerror or error}") from None
     finally:

@@ -138,6 +138,10 @@ class Exchange:
                     f"{self.named}: its certificate is not good: {error.verify_message.rstrip('.')}; one that nobody"
                     " vouches for can be trusted by a file that $SSL_CERT_FILE names"
                 ) from None
+            except ssl.SSLError as error:
+                if error.reason != "WRONG_VERSION_NUMBER":
+                    raise StoreUnavailable(f"{self.named} cannot be reached: {error.reason or error}") from None
+                raise StoreError(f"{self.named} does not speak TLS there: write http:// if that is meant") from None
             except TimeoutError:
                 raise StoreUnavailable(f"{self.named} does not answer in time; try again") from None
             except OSError as error:
