@@ -31,8 +31,7 @@ def handoff_of(accel: str, plain: str) -> Handoff | None:
     folder, colon, size = plain.rpartition(":")
     if not (colon and folder) or "://" in plain:
         raise UsageError(
-            f"{plain!r} is no place for plain files: write DIR:BYTES, such as /srv/plain:50G, "
-            " or s3://BUCKET/PREFIX"
+            f"{plain!r} is no place for plain files: write DIR:BYTES, such as /srv/plain:50G, or s3://BUCKET/PREFIX"
         )
     if not accel:
         raise UsageError("plain files in a folder are for a web server in front: add --accel nginx")
