@@ -84,7 +84,7 @@ def _tell_days(repository: Repository, hoard: str, json: bool) -> None:
                 f"{one.first:,}" if one.first == one.last else f"{one.first:,} to {one.last:,}",
                 f"{one.puts:,}",
                 terminal.size(one.put_bytes),
-                f"{one.deletions:,}" + (f", and all {one.cleared:,} times" if one.cleared else ""),
+                f"{one.deletions:,}" + (f", and all {terminal.plural(one.cleared, 'time')}" if one.cleared else ""),
             )
             for one in found
         ),

@@ -18,7 +18,7 @@ from hypercorn.config import Config
 from starlette.routing import Route
 
 from spraydry import malloc
-from spraydry.errors import UsageError
+from spraydry.errors import NotARepository, StoreNotFound, UsageError
 from spraydry.repository.repository import Repository
 from spraydry.web.app import application
 from spraydry.web.grant import RIGHTS, Right
@@ -112,7 +112,14 @@ def check_name(name: str, others: Sequence[str]) -> None:
 
 
 def _opened(url: str, read_only: bool) -> Repository:
-    return Repository.open(url, create=not read_only, read_only=read_only, metered=True)
+    try:
+        return Repository.open(url, read_only=read_only, metered=True)
+    except (StoreNotFound, NotARepository):
+        if read_only:
+            raise
+    repository = Repository.open(url, create=True, metered=True)
+    log.warning("nothing was at %s: a new, empty repository is there now", url)
+    return repository
 
 
 def _secure(settings: Settings) -> ssl.SSLContext | None:
