@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from spraydry.errors import CorruptData, StoreError
+from spraydry.errors import CorruptData, StoreError, StoreNotFound
 from spraydry.segments.files import File, as_ours, translated, unlock
 from spraydry.segments.head import UNKNOWN, Head
 from spraydry.segments.layout import (
@@ -100,10 +100,14 @@ class Folder:
         """
         stop = row.length if length is None else min(start + length, row.length)
         try:
-            value = self.file(row.segment).read(stop - start, row.offset + start) if start < stop else b""
+            file = self.file(row.segment)
+            value = file.read(stop - start, row.offset + start) if start < stop else b""
+            short = len(value) != max(stop - start, 0)
+            if short and os.fstat(file.fd).st_nlink == 0:
+                raise StoreNotFound(f"{self.path}: segment {row.segment} was removed")
         except OSError as error:
             raise as_ours(error, self.path) from None
-        if len(value) != max(stop - start, 0) or (len(value) == row.length and check_of(value) != row.check):
+        if short or (len(value) == row.length and check_of(value) != row.check):
             raise CorruptData(f"{self.path}: the value {shown_key(key)} in segment {row.segment} is damaged")
         return value
 

@@ -7,7 +7,7 @@ import re
 from binascii import crc32
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -187,11 +187,12 @@ class Sealed:
         tables = tuple(table for table in self.view.tables if table.header[1:3] != (number, number))
         self.view = View(numbers, tables, self._mistrusted)
         # In this order: data without an index are read again, an index without data is a loss.
-        for path in (self.index_path(number, number), self.data_path(number)):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
+        with suppress(FileNotFoundError):
+            os.unlink(self.index_path(number, number))
+        with suppress(FileNotFoundError):
+            data = File(self.data_path(number), os.O_WRONLY)
+            os.unlink(self.data_path(number))
+            os.ftruncate(data.fd, 0)  # gives the room back even where a mount, or an error's trace, has it open
 
     def data_path(self, number: int) -> str:
         return os.path.join(self._folder, f"{number:08d}.data")

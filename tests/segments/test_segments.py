@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from spraydry.errors import (
     NotARepository,
     SprayDryError,
     StoreFull,
+    StoreNotFound,
     StoreUnavailable,
     UsageError,
 )
@@ -173,6 +175,23 @@ def test_dead_files_go(tmp_path: Path) -> None:
     segments.reclaim()
     segments.close()
     assert len(data_files(tmp_path)) <= 8
+
+
+def test_dead_files_give_their_room_back_though_readers_have_them_open(tmp_path: Path) -> None:
+    with closing(Segments(str(tmp_path / "s"), create=True, max_file_size=1000)) as segments:
+        reader = Segments(str(tmp_path / "s"), create=False, read_only=True)
+        with closing(reader):
+            segments.put((key(0), bytes(600)), (key(1), b"kept"))
+            segments.put((key(2), bytes(600)))
+            row = reader.find(key(1))
+            assert row is not None and reader.get(key(0)) == bytes(600)
+            held = reader._folder.file(row.segment)
+            segments.delete([key(0)])
+            segments.reclaim()
+            assert os.fstat(held.fd).st_nlink == 0 and os.fstat(held.fd).st_blocks == 0
+            with pytest.raises(StoreNotFound):
+                reader._folder.read(key(1), row)  # who looked it up before
+            assert reader.get(key(0)) is None and reader.get(key(1)) == b"kept"
 
 
 def test_descriptors_do_not_pile_up(tmp_path: Path) -> None:
