@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from spraydry.repository import leases
 from spraydry.repository.repository import Repository
 
 # The same examples every time; `HYPOTHESIS_PROFILE=search` looks for new ones, longer.
@@ -40,6 +41,13 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyP
         patch.setenv(f"XDG_{kind.upper()}_HOME", str(base / kind))
     for name in ("SPRAYDRY_REPO", "SPRAYDRY_TOKEN"):
         patch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def leases_that_stay_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who writes is spared by collections from its first heartbeat on: that comes when a test says so, and not on a
+    machine that is slow."""
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 3600.0)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ class Far(MemoryStore):
 
     @contextmanager
     def answering(self, together: int, *namespaces: str) -> Iterator[None]:
-        self.awaited, self._barrier, self.most = set(namespaces), threading.Barrier(together, timeout=20), 0
+        self.awaited, self._barrier, self.most = set(namespaces), threading.Barrier(together, timeout=120), 0
         self.asked = 0
         try:
             yield

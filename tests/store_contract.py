@@ -9,6 +9,7 @@ The tests open stores only through `place`, so each of them also tests `open_sto
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -418,20 +419,20 @@ class StoreContract:
 
         def read(thread: int) -> int:
             rng = random.Random(thread)
-            count = 0
-            while not done.is_set():
+            for count in itertools.count(1):
                 value = store.get("frames", rng.choice(KEYS))
                 assert value == value[:1] * sizes[int(value[:1]) % 3] or value == b"0" * 10
                 assert [stored.name for stored in store.list("frames")] == list(KEYS)
-                count += 1
-            return count
+                if done.is_set():  # looked at last: who begins when all was written reads once
+                    return count
+            raise AssertionError
 
         with ThreadPoolExecutor(8) as pool:
             readers = [pool.submit(read, thread) for thread in range(4)]
             writers = [pool.submit(write, thread) for thread in range(4)]
             try:
                 for writer in writers:
-                    writer.result(60)
+                    writer.result(300)
             finally:
                 done.set()
             assert all(reader.result() for reader in readers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,9 @@ from spraydry.stores.base import Store
 from spraydry.stores.memory import MemoryStore
 from spraydry.stores.over import meter as meter_module
 from spraydry.stores.over.meter import Meter, Operation
+from tests import faulty_store
 from tests.faulty_store import FaultyStore
+from tests.virtual_time import VirtualTime
 
 
 def counts(meter: Meter) -> dict[str, tuple[int, int, int, int]]:
@@ -81,32 +84,35 @@ def test_errors() -> None:
     }
 
 
-def test_times_are_the_store_s() -> None:
+def test_times_are_the_store_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = VirtualTime()
+    monkeypatch.setattr(faulty_store, "time", clock)
+    monkeypatch.setattr(meter_module, "perf_counter", clock.perf_counter)
     below = FaultyStore(MemoryStore(), delay_s=0.03)
     meter = Meter(below)
     below.next("slow")
     meter.put("frames", "a", b"x")
     meter.put("frames", "b", b"x")
     found = operation(meter, "put_many")
-    assert 0.03 <= found.longest_s <= found.total_s < 0.06
+    assert found.longest_s == found.total_s == pytest.approx(0.03)
 
     def values() -> Iterator[tuple[str, bytes]]:
-        time.sleep(0.2)
+        clock.sleep(0.2)
         yield "c", b"x"
 
     meter.put_many("frames", values())
-    assert operation(meter, "put_many").total_s < 0.1
+    assert operation(meter, "put_many").total_s == pytest.approx(0.03)
     for stream in (meter.list("frames"), meter.get_many("frames", ["a", "b", "c"])):
         for _ in stream:
-            time.sleep(0.05)
+            clock.sleep(0.05)
     abandoned = meter.list("frames")
     next(abandoned)
-    time.sleep(0.1)
+    clock.sleep(0.1)
     abandoned.close()  # type: ignore[attr-defined]
     with meter.batch():
-        time.sleep(0.1)
+        clock.sleep(0.1)
     for name in ("list", "get_many", "batch"):
-        assert operation(meter, name).total_s < 0.05
+        assert operation(meter, name).total_s == pytest.approx(0)
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +144,9 @@ def test_counting_is_cheap() -> None:
             store.get("frames", "a")
         return (time.perf_counter() - began) / 2000
 
-    spent = min(once(meter) for _ in range(10)) - min(once(below) for _ in range(10))
-    print(f"{spent * 1e6:.1f} us a call")
-    assert spent < 20e-6
+    with_it = without = math.inf
+    for _ in range(100):  # until nothing else was in the way
+        with_it, without = min(with_it, once(meter)), min(without, once(below))
+        if with_it - without < 20e-6:
+            return
+    pytest.fail(f"{(with_it - without) * 1e6:.1f} us a call")

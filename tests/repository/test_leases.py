@@ -23,7 +23,7 @@ def values(repository: Repository) -> list[str]:
 
 
 def wait_for(what: object) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not what():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -45,7 +45,7 @@ class Gated(MemoryStore):
         self.batches += 1
         self.entered.release()
         try:
-            assert self.gate.acquire(timeout=20), "the writer waits for a batch instead of making the next one"
+            assert self.gate.acquire(timeout=120), "the writer waits for a batch instead of making the next one"
             if self.batches == self.full_at:
                 raise StoreFull("no room is left")
             super().put_many(namespace, self._noted(namespace, values))
@@ -92,11 +92,11 @@ def test_the_next_batch_is_made_while_one_is_stored(repository: Repository, stor
     with Writer(repository, target_bytes=CHUNK_BYTES, threads=1) as writer:
         store.gate = threading.Semaphore(0)
         names = add(writer, rng, 2 * BATCH + 1)  # the last ones are still being encoded: the second batch is not full
-        assert store.entered.acquire(timeout=20) and store.inside == 1
+        assert store.entered.acquire(timeout=120) and store.inside == 1
         assert writer.unknown(names) == set()
         store.gate.release()
         names += add(writer, rng, BATCH)  # the first one has landed, the second one is on its way
-        assert store.entered.acquire(timeout=20) and store.inside == 1
+        assert store.entered.acquire(timeout=120) and store.inside == 1
         assert writer.unknown(names) == set()
         store.gate.release(1000)
         names += add(writer, rng, 10 * BATCH)
@@ -170,7 +170,7 @@ def test_kept_while_a_batch_is_on_its_way(repository: Repository, store: Gated, 
     with Writer(repository, target_bytes=CHUNK_BYTES, threads=1) as writer:
         store.gate = threading.Semaphore(0)
         names = add(writer, rng, 2 * BATCH)
-        assert store.entered.acquire(timeout=20)
+        assert store.entered.acquire(timeout=120)
         threading.Timer(0.05, store.gate.release, [1000]).start()
         writer.keep()
     assert repository.catalog.known(names) == set(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from spraydry.errors import CorruptData
@@ -69,5 +70,8 @@ def read_all(folder: Path, *, read_only: bool = True) -> tuple[dict[bytes, bytes
 
 def descriptors(folder: Path) -> int:
     """How many files in `folder` this process has open."""
-    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    return sum(os.readlink(link).startswith(str(folder)) for link in links if os.path.islink(link))
+    found = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            found += os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(folder))
+    return found
