@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -57,8 +58,9 @@ _decoder = msgspec.msgpack.Decoder(Held)
 
 
 class Lease:
-    """Held by this process until it is closed. Its methods may be called from any thread; none raises a StoreError: a
-    store that cannot be written has no leases, and what is collected then is noticed by the log."""
+    """Held by this process until it is closed, or nobody has it any more. Its methods may be called from any thread;
+    none raises a StoreError: a store that cannot be written has no leases, and what is collected then is noticed by the
+    log."""
 
     def __init__(
         self,
@@ -85,7 +87,10 @@ class Lease:
             return
         if self._held.pins or since or at_once:
             self._beat()
-        self._thread = threading.Thread(target=self._beats, name="spraydry-lease", daemon=True)
+        self._thread = threading.Thread(
+            target=_beats, args=(weakref.ref(self), self._closed), name="spraydry-lease", daemon=True
+        )
+        weakref.finalize(self, self._closed.set)
         self._thread.start()
 
     def pin(self, slots: Iterable[int]) -> None:
@@ -103,10 +108,6 @@ class Lease:
             self._waiting += names
             if self._written:
                 self._list()
-
-    def _beats(self) -> None:
-        while not self._closed.wait(HEARTBEAT_S):
-            self._beat()
 
     def _beat(self) -> None:
         # The store before the lock of this: a writer that calls `frames` in a batch takes them in that order, too.
@@ -148,6 +149,16 @@ class Lease:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _beats(held: weakref.ref[Lease], closed: threading.Event) -> None:
+    """Beat for a lease until it is closed. Of one that was dropped what is in the store dies within DEAD_AFTER_S."""
+    while not closed.wait(HEARTBEAT_S):
+        lease = held()
+        if lease is None:
+            return
+        lease._beat()
+        del lease
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -69,6 +70,16 @@ def test_a_writer_lists_what_it_stored_from_the_first_heartbeat_on(
         assert [held.writing for held in heeded(repository).values()] == [True]
     left = set(threading.enumerate()) - others
     assert values(repository) == [] and not any(thread.name == "spraydry-lease" for thread in left)
+
+
+def test_a_lease_that_nobody_has_any_more_is_not_held_on(repository: Repository) -> None:
+    others = set(threading.enumerate())
+    lease = leases.Lease(repository, "dropped", writing=True)
+    (beating,) = set(threading.enumerate()) - others
+    del lease
+    gc.collect()
+    beating.join(60)
+    assert not beating.is_alive()
 
 
 def test_the_lease_of_a_killed_process_of_this_machine_is_forgotten_at_once(repository_path: str) -> None:
