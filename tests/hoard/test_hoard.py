@@ -201,6 +201,7 @@ class TestTransactions:
         same.commit()
         with pytest.raises(Conflict, match="photos/c"):
             change.prepare()
+        change.abort()
 
     def test_other_keys_are_no_conflict(self, hoard: Hoard, other: Hoard) -> None:
         with hoard.transaction() as change:
@@ -303,6 +304,8 @@ class AgainstDict(RuleBasedStateMachine):
             assert {kept.key: change.get(kept.key).read() for kept in change.list()} == model
 
     def teardown(self) -> None:
+        if self.change is not None:
+            self.change[0].abort()
         self.repository.close()
         self.folder.cleanup()
 
