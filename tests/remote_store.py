@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from spraydry.actions.verify import verify
 from spraydry.errors import SprayDryError
 from spraydry.repository.repository import Repository
 from spraydry.stores.base import Store, open_store
+from spraydry.stores.over.retry import Retry
 from tests.ingest.trees import differences, fill, taken, version_of
 
 LARGE = random.Random(1).randbytes(5 << 20)
@@ -108,6 +111,27 @@ def check_repository(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (found.damaged_frames, found.damage, found.other) == ([], [], [])
 
 
+@contextmanager
+def impatient(answer_s: float) -> Iterator[None]:
+    """Inside, whoever connects to a server gives up after so many seconds without an answer, not minutes.
+
+    Only what must fail belongs inside: a server that is well may take that long on a machine that is busy.
+    """
+    from spraydry.stores import postgresql
+    from spraydry.stores.shared import cloud_clients
+    from spraydry.stores.ssh import channels, connection
+
+    times = {"connect_timeout": timedelta(seconds=20), "timeout": timedelta(seconds=answer_s)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cloud_clients, "_TIMES", times)
+        patch.setattr(cloud_clients, "_RETRY", {**cloud_clients._RETRY, "max_retries": 0})
+        patch.setattr(channels, "_ANSWER_WITHIN_S", answer_s)
+        patch.setattr(connection, "_TAKEN_WITHIN_S", answer_s)
+        patch.setattr(postgresql, "_ANSWER_WITHIN_S", answer_s)
+        patch.setattr(Retry.__init__, "__defaults__", (2, 60.0, 0.01, 0.1, 1))
+        yield
+
+
 def one_line(kind: type[SprayDryError], says: str, ask: Callable[[], object]) -> SprayDryError:
     """The error of that very kind, which a call must raise, in one line that says `says`, a regular expression."""
     with pytest.raises(SprayDryError) as caught:
@@ -172,5 +196,5 @@ def commit_together(url: str, broken: str = "") -> None:
         each.stdin.write("\n")
         each.stdin.flush()
     for each in machines:
-        each.communicate(timeout=120)
+        each.communicate(timeout=600)
         assert each.returncode == 0
