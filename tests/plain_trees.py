@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from spraydry.actions.compose.surgery import Surgery
 from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, FILE, Entry
-from spraydry.format.tree import Page, TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
+from spraydry.format.tree_page import Page
 
 # A tree: names to the bytes of a file, or to a tree.
 Plain = Mapping[bytes, Any]

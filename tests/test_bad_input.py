@@ -323,7 +323,7 @@ def test_without_the_digest_check_flipped_bits_get_through(
     """What the two tests before would miss: a reader that believes its index."""
 
     def believing(self: Repository, name: bytes) -> memoryview:
-        for place in self.catalog.locate(name):
+        for place in self.catalog.chunks.locate(name):
             _, plain = frames.decode(self.store.get("frames", place.frame.hex()), self.dictionary)
             return memoryview(plain)[place.offset : place.offset + place.length]
         raise AssertionError("the index does not know a chunk")
@@ -352,7 +352,7 @@ def test_frames_that_lie_about_their_chunks(repository: Repository) -> None:
     """A sound frame under another's name, with the index as it was: the bytes are not those of the chunk."""
     make_version(repository, "r", {b"f": b"right" * 100})
     name = digest(b"right" * 100)
-    frame = repository.catalog.locate(name)[0].frame.hex()
+    frame = repository.catalog.chunks.locate(name)[0].frame.hex()
     repository.store.put("frames", frame, frames.encode([b"wrong" * 100], "other", salt=bytes(16)).stored)
     with Repository.open(repository.url) as again, pytest.raises(SprayDryError, match=frame):
         again.open_file("r:f").read()

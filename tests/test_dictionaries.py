@@ -185,7 +185,7 @@ def test_without_its_dictionary_a_frame_is_an_error_not_other_bytes(
 ) -> None:
     adopted_after(repository, rng, 100)
     (name,) = write(repository, [document(rng)])
-    (frame,) = {place.frame for place in repository.catalog.locate(name)}
+    (frame,) = {place.frame for place in repository.catalog.chunks.locate(name)}
     key = on_offer.digest.hex()
     other = making.train([document(random.Random(seed)) for seed in range(500)], 8 << 10)
     assert other is not None and other.digest != on_offer.digest

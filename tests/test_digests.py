@@ -88,7 +88,7 @@ def test_what_is_not_there(repository: Repository, spray: Run) -> None:
 def test_a_damaged_frame_is_not_given_out(repository: Repository, spray: Run, rng: random.Random) -> None:
     make_version(repository, "r", {b"f": rng.randbytes(5000)})
     chunk = digest(random.Random(20260101).randbytes(5000))
-    frame = repository.catalog.locate(chunk)[0].frame
+    frame = repository.catalog.chunks.locate(chunk)[0].frame
     stored = bytearray(repository.store.get("frames", frame.hex()))
     stored[-9] ^= 1
     repository.store.put("frames", frame.hex(), bytes(stored))

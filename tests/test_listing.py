@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from spraydry.actions.listing import by_name, ordered, size_of
 from spraydry.errors import CorruptData
 from spraydry.format.entry import DIRECTORY, FILE, Entry, Subtree
-from spraydry.format.tree import Page, Tree, TreeBuilder
+from spraydry.format.tree import Tree
+from spraydry.format.tree_builder import TreeBuilder
+from spraydry.format.tree_page import Page
 from tests.versions import plain_entry
 
 _NAMES = st.sets(st.binary(min_size=1, max_size=3).filter(lambda n: not {0, 47} & {*n} and n not in (b".", b"..")))

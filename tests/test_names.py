@@ -159,7 +159,7 @@ def test_a_rollback_to_what_is_collected_meanwhile(repository: Repository, repos
     with Repository.open(repository_path) as late:
         chunk = repository.resolve("r@v1:f").entry.content
         assert isinstance(chunk, bytes)
-        frame = repository.catalog.locate(chunk)[0].frame
+        frame = repository.catalog.chunks.locate(chunk)[0].frame
         remove(repository, ["r@v1"])
         repository.log.append(
             lambda previous, now_ns: CondemnRecord(

@@ -29,7 +29,7 @@ def frame_of(repository: Repository, address: str) -> str:
     """The name of the frame that holds the first chunk of a file."""
     following = spans(repository.resolve(address).entry, repository.read_chunk)
     name = next(span.chunk for span in following if span.chunk is not None)
-    return repository.catalog.locate(name)[0].frame.hex()
+    return repository.catalog.chunks.locate(name)[0].frame.hex()
 
 
 def reopened(repository: Repository) -> Repository:
@@ -199,7 +199,7 @@ def test_only_what_needs_what_is_lost_is_named(repository: Repository) -> None:
     """Chunks of a damaged frame that still come out right are served, and so their files are not named."""
     files = {b"%02d" % number: random.Random(number).randbytes(3000) for number in range(40)}
     make_version(repository, "r", files)
-    place = repository.catalog.locate(digest(files[b"20"]))[0]
+    place = repository.catalog.chunks.locate(digest(files[b"20"]))[0]
     stored = bytearray(repository.store.get("frames", place.frame.hex()))
     stored[len(stored) // 2] ^= 1
     repository.store.put("frames", place.frame.hex(), bytes(stored))
@@ -231,7 +231,7 @@ def test_rebuilt_from_nothing(filled: Repository) -> None:
     before = {found.path: found.entry for found in filled.walk("r")}
     with reopened(filled) as repository:
         repository.catalog.clear()
-        assert not repository.catalog.locate(digest(b"second version"))
+        assert not repository.catalog.chunks.locate(digest(b"second version"))
         assert repository.rebuild_catalog() == sum(1 for _ in repository.store.list("frames"))
         assert verify(repository).sound
         assert {found.path: found.entry for found in repository.walk("r")} == before

@@ -11,7 +11,7 @@ from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Content, Entry, Runs
 from spraydry.format.links import Group, encode_links
 from spraydry.format.manifest import encode_manifest
-from spraydry.format.tree import TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
 from spraydry.format.version import VersionRecord
 from spraydry.repository.repository import Repository
 from spraydry.repository.versions import Version

@@ -12,7 +12,8 @@ from spraydry.errors import CorruptData
 from spraydry.format.digest import digest
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.manifest import Manifest
-from spraydry.format.tree import Child, Page, Tree
+from spraydry.format.tree import Tree
+from spraydry.format.tree_page import Child, Page
 from spraydry.parallel import ordered_map
 from spraydry.repository.hoards import View
 from spraydry.repository.repository import Repository

@@ -10,7 +10,8 @@ import msgspec
 
 from spraydry.errors import CorruptData
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
-from spraydry.format.tree import MAX_DEPTH, Child, Page, Tree
+from spraydry.format.tree import MAX_DEPTH, Tree
+from spraydry.format.tree_page import Child, Page
 
 LoadPage = Callable[[bytes], Page]
 Differ = Callable[[Entry, Entry], bool]

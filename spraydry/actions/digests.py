@@ -45,7 +45,7 @@ class FrameDescribed:
 def find_chunk(repository: Repository, text: str) -> bytes:
     """The digest of the chunk that begins with these hex digits (at least 6). Raises UsageError where several do,
     NotFound where none does."""
-    name = _whole(text, "chunk", repository.catalog.chunks_between)
+    name = _whole(text, "chunk", repository.catalog.chunks.between)
     if name is None:
         raise NotFound(
             f"no chunk begins with {text}; the digest of a file is that of a chunk only where it has one chunk"

@@ -83,7 +83,7 @@ def _lacking(repository: Repository, unknown: set[bytes]) -> set[bytes]:
     if repository.opened.origin is None:
         return unknown
     catalog = repository.catalog
-    return {name for name in unknown if all(catalog.is_condemned(place.frame) for place in catalog.locate(name))}
+    return {name for name in unknown if all(catalog.is_condemned(place.frame) for place in catalog.chunks.locate(name))}
 
 
 def all_chunks(repository: Repository, needed: Iterable[tuple[Entry, bytes | None]]) -> Iterator[bytes]:

@@ -91,7 +91,7 @@ def info(repository: Repository) -> Info:
         hoards=kept,
         versions=count,
         logical_bytes=logical,
-        chunks=repository.catalog.rows_count(),
+        chunks=repository.catalog.chunks.rows_count(),
         frames=sum(usage.frames for usage in classes),
         plain_bytes=sum(usage.plain_bytes for usage in classes),
         stored_bytes=sum(usage.stored_bytes for usage in classes),

@@ -52,8 +52,8 @@ def _condemned(repository: Repository, needed: Sequence[tuple[Entry, bytes | Non
     try:
         every = all_chunks(repository, needed)
         while names := list(islice(every, _TOGETHER)):
-            for name in set(names) - catalog.known(names):
-                places = [place.frame for place in catalog.locate(name) if is_there(place.frame)]
+            for name in set(names) - catalog.chunks.known(names):
+                places = [place.frame for place in catalog.chunks.locate(name) if is_there(place.frame)]
                 if not places:
                     raise CollectedMeanwhile(f"chunk {name.hex()} is in no frame")
                 if catalog.is_condemned(places[0]):

@@ -92,7 +92,7 @@ def space(repository: Repository, found: Found, entries: Sequence[Entry], report
         while some := list(islice(rows, _TOGETHER)):
             digests = [bytes(digest) for digest, _ in some]
             report(Done("weighing", 0))
-            places, elsewhere = repository.catalog.places(digests), others.has(digests)
+            places, elsewhere = repository.catalog.chunks.places(digests), others.has(digests)
             for digest, (_, owners) in zip(digests, some, strict=True):
                 if digest not in places:
                     continue

@@ -49,7 +49,7 @@ def spread(repository: Repository, entry: Entry, most_chunks: int, report: Repor
             break
         holes += sum(span.length for span in batch if span.chunk is None)
         names = list(_names(batch))
-        places = repository.catalog.places(list(set(names)))
+        places = repository.catalog.chunks.places(list(set(names)))
         for name in names:
             counted += 1
             if name not in places:

@@ -33,7 +33,7 @@ def catalog(what: Literal["rebuild"], /, *, from_frames: bool = False, json: boo
     began_s = time.monotonic()
     with open_repository(read_only=False) as repository:
         count = repository.rebuild_catalog() if from_frames else repository.reindex()
-        chunks, damaged = repository.catalog.rows_count(), dict(repository.damaged_runs)
+        chunks, damaged = repository.catalog.chunks.rows_count(), dict(repository.damaged_runs)
     seconds = time.monotonic() - began_s
     for run, why in damaged.items():
         terminal.warn(f"index run {run[:16]}: {why}; --from-frames does without it")

@@ -34,7 +34,7 @@ def chunk(digest: str, /, *, where: bool = False, json: bool = False) -> None:
         if not where and not json:
             terminal.raw(repository.read_chunk(name))
             return
-        found = repository.catalog.locate(name)
+        found = repository.catalog.chunks.locate(name)
     if json:
         terminal.print_json(
             {

@@ -43,7 +43,8 @@ from spraydry.format.erofs_layout import (
 )
 from spraydry.format.hashtable import Table
 from spraydry.format.links import Links
-from spraydry.format.tree import Page, Tree
+from spraydry.format.tree import Tree
+from spraydry.format.tree_page import Page
 
 _ROOT_NID = 2  # number 0 would be no inode number
 _FLUSH_BYTES = 1 << 20

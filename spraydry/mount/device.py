@@ -15,7 +15,8 @@ from spraydry.errors import CorruptData
 from spraydry.format.entry import FILE, Entry, Runs, Subtree
 from spraydry.format.erofs_contents import SLOT_BLOCKS
 from spraydry.format.erofs_layout import BLOCK_BYTES
-from spraydry.format.tree import Page, Tree
+from spraydry.format.tree import Tree
+from spraydry.format.tree_page import Page
 from spraydry.mount import wire
 from spraydry.mount.attributes import FOREVER_S
 from spraydry.mount.channel import Answer

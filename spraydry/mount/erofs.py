@@ -18,7 +18,8 @@ from spraydry.format.entry import DIRECTORY, FILE, Entry
 from spraydry.format.erofs import Source, write_image
 from spraydry.format.erofs_contents import device_slots
 from spraydry.format.links import Links
-from spraydry.format.tree import Page, TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
+from spraydry.format.tree_page import Page
 from spraydry.mount import mounts
 from spraydry.mount.options import MountOptions
 

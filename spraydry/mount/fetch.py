@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from spraydry.errors import SprayDryError
-from spraydry.format.tree import Page
+from spraydry.format.tree_page import Page
 from spraydry.repository.repository import Repository
 
 P = ParamSpec("P")
@@ -209,7 +209,7 @@ class ChunkFetcher:
         chunk = self.peek(digest)
         if chunk is not None:
             return chunk
-        places = self.repository.catalog.locate(digest)
+        places = self.repository.catalog.chunks.locate(digest)
         if places:
             other = self._frames.setdefault(places[0].frame, flight)  # atomic under the GIL
             if other is not flight:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from spraydry.errors import CorruptData
 from spraydry.format.entry import Entry, Subtree
 from spraydry.format.links import Links
-from spraydry.format.tree import Page, Tree
+from spraydry.format.tree import Tree
+from spraydry.format.tree_page import Page
 
 FUSE_ROOT = 1
 

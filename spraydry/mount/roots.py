@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spraydry.errors import CorruptData
 from spraydry.format.links import Links
-from spraydry.format.tree import Page
+from spraydry.format.tree_page import Page
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.mount.inodes import FUSE_ROOT, MAX_SLOT, SLOT_SHIFT, Node, Numbering
 from spraydry.repository.repository import Repository

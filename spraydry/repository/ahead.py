@@ -35,7 +35,7 @@ def _by_frame(chunks: Chunks, following: Iterator[Span]) -> Iterator[list[Span]]
     group: list[Span] = []
     last: bytes | None = None
     for span in following:
-        places = chunks.catalog.locate(span.chunk) if span.chunk is not None else []
+        places = chunks.catalog.chunks.locate(span.chunk) if span.chunk is not None else []
         frame = places[0].frame if places else last
         if group and (frame != last or len(group) >= _GROUP_SPANS):
             yield group

@@ -67,7 +67,7 @@ class Chunks(Indexed):
         for attempt in range(2):
             if attempt:
                 self._look_again()
-            for place in self.catalog.locate(name):
+            for place in self.catalog.chunks.locate(name):
                 if place.frame in tried:
                     continue
                 try:
@@ -95,7 +95,7 @@ class Chunks(Indexed):
         the chunk asked for is verified, not all that lie in it. After some of them, all are."""
         if (known := self._frames.get(name)) is not None:
             return known
-        place = next(iter(self.catalog.locate(name)), None)
+        place = next(iter(self.catalog.chunks.locate(name)), None)
         if place is None or place.frame in self._directories:
             return self.read_chunk(name)
         with self._singles_lock:
@@ -134,7 +134,7 @@ class Chunks(Indexed):
                 else:
                     chunk = None
             if chunk is None:
-                place = next(iter(self.catalog.locate(name)), None)
+                place = next(iter(self.catalog.chunks.locate(name)), None)
                 lengths = ()
                 try:
                     if place is not None:

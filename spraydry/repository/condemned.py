@@ -133,7 +133,7 @@ def clean_runs(repository: Repository) -> None:
             names, held = [], 0
     if names:
         _without(repository, names, gone)
-    repository.catalog.drop_dead_rows()
+    repository.catalog.chunks.drop_dead_rows()
 
 
 def _without(repository: Repository, names: list[str], gone: Collection[bytes]) -> None:

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from spraydry.format.run import FrameInfo
-from spraydry.repository.catalog import GONE, LEVELS, Catalog
+from spraydry.repository.catalog import Catalog
+from spraydry.repository.chunk_rows import GONE, LEVELS
 from spraydry.stores.database.database import Row
 from spraydry.stores.database.errors import translated
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from spraydry.errors import CorruptData, StoreError
+from spraydry.errors import StoreError
+from spraydry.repository.typed_rows import typed_rows
 from spraydry.stores.database.database import Database
 
 # Beside the catalog's own tables, not a column of one: a catalog made before stays one, and so does this to older
@@ -102,11 +103,9 @@ class ProofTable:
 
     def _by_id(self, sql: str, id: str = "frame.id") -> Iterator[Due]:
         after = 0
-        while rows := self._database.rows(f"{sql} AND {id} > ? ORDER BY {id} LIMIT {_PAGE}", (after,)):
-            for _, name, stored in rows:
-                if not isinstance(name, bytes) or not isinstance(stored, int):
-                    raise CorruptData(f"{self._database.path} is damaged: `spraydry verify --rebuild` makes it anew")
-                yield Due(name, stored)
+        page = f"{sql} AND {id} > ? ORDER BY {id} LIMIT {_PAGE}"
+        while rows := typed_rows(self._database, page, (after,), int, bytes, int):
+            yield from (Due(name, stored) for _, name, stored in rows)
             after = rows[-1][0]
 
     def summary(self) -> Proofs:

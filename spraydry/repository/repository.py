@@ -12,7 +12,8 @@ from functools import partial
 from spraydry.errors import UsageError
 from spraydry.format.entry import FILE, Subtree
 from spraydry.format.links import Links
-from spraydry.format.tree import Page, Tree
+from spraydry.format.tree import Tree
+from spraydry.format.tree_page import Page
 from spraydry.repository import address as addresses
 from spraydry.repository.address import Found
 from spraydry.repository.ahead import read_ahead

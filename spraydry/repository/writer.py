@@ -101,7 +101,7 @@ class Writer:
         self._pending: set[bytes] = set()
         self._asked: list[tuple[bytes, Buffer, str, bool]] = []  # added, but not yet looked up
         self._asked_bytes = 0
-        self._catalog_empty = repository.catalog.is_empty()
+        self._catalog_empty = repository.catalog.chunks.is_empty()
         self._kept: set[bytes] = set()  # dictionaries that are known to be there
 
     def unknown(self, names: Iterable[bytes]) -> set[bytes]:
@@ -109,7 +109,7 @@ class Writer:
         fresh = [name for name in dict.fromkeys(names) if name not in self._pending]
         if self._catalog_empty or not fresh:
             return set(fresh)
-        missing = set(fresh) - self.repository.catalog.known(fresh)
+        missing = set(fresh) - self.repository.catalog.chunks.known(fresh)
         return missing - self.repository.vouch(missing) if missing else missing
 
     def add(self, name: bytes, plain: Buffer, frame_class: str, known: bool | None = None, part: bool = False) -> None:

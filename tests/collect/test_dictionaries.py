@@ -231,7 +231,7 @@ def test_others_do_not_count_on_what_uses_one_that_went(
     other = machines("c")
     other.refresh()
     names = [digest(content) for content in files.values()]
-    assert not other.catalog.known(names) and not other.vouch(names)
+    assert not other.catalog.chunks.known(names) and not other.vouch(names)
     assert not writer.vouch(names)
     ingest(other, [folder(tmp_path / "source", files)], root="r", threads=1)
     for repository in (other, writer):
@@ -266,7 +266,7 @@ def test_a_version_that_only_frames_with_a_dropped_one_hold_comes_back(
     again = {
         place.frame.hex()
         for content in files.values()
-        for place in writer.catalog.locate(digest(content))
+        for place in writer.catalog.chunks.locate(digest(content))
         if place.frame.hex() not in users
     }
     assert again
@@ -300,11 +300,11 @@ def test_a_version_comes_back_from_frames_that_need_no_dropped_one(
     ((slot, _, _),) = repository.log.drops()
     assert condemned.collect(repository, slot, "test")
     users = repository.catalog.users([made().digest])
-    others = {place.frame for content in files.values() for place in repository.catalog.locate(digest(content))}
+    others = {place.frame for content in files.values() for place in repository.catalog.chunks.locate(digest(content))}
     repository.catalog.forget_frames(others - users.keys())  # when they are heard of again, the others come first
     repository.catalog.forget_runs()
     repository.refresh()
-    assert repository.catalog.locate(digest(files[b"1-000.json"]))[0].frame in users
+    assert repository.catalog.chunks.locate(digest(files[b"1-000.json"]))[0].frame in users
     bring_back(repository, ["r@v1"])
     gc(repository, grace_ns=0)
     whole(repository, "r@v1", files)
@@ -336,7 +336,7 @@ def test_what_is_verified_while_its_dictionary_goes_does_not_count(
 
     monkeypatch.setattr(other, "decode_frame", late)
     assert other.catalog.claimed(names)
-    assert not other.vouch(names) and not other.catalog.known(names)
+    assert not other.vouch(names) and not other.catalog.chunks.known(names)
 
 
 def test_a_frame_left_over_that_uses_one_that_is_gone_is_no_damage(repository: Repository, tmp_path: Path) -> None:

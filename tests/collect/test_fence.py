@@ -87,7 +87,7 @@ def complete(repository: Repository) -> None:
     """Every version can be read from what is not condemned."""
     for record in repository.log.living().values():
         names = list(chunks_of(repository, record.entry, record.links))
-        assert not set(names) - repository.catalog.known(names) - repository.vouch(names)
+        assert not set(names) - repository.catalog.chunks.known(names) - repository.vouch(names)
     found = verify(repository)
     assert found.sound, found
 

@@ -165,7 +165,7 @@ def test_a_version_that_cannot_be_walked_stops_it(repository: Repository) -> Non
     make_version(repository, "gone", noise(2, 8))
     remove(repository, ["gone@v1"])
     top = version.record.entry.content.digest  # type: ignore[union-attr]
-    (place,) = repository.catalog.locate(top)
+    (place,) = repository.catalog.chunks.locate(top)
     repository.store.put("frames", place.frame.hex(), b"damaged")
     with Repository.open(repository.url) as fresh, pytest.raises(CorruptData, match=r"r@v1 .*spraydry rm r@v1"):
         gc(fresh, grace_ns=0)

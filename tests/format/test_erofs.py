@@ -22,7 +22,8 @@ from spraydry.format.erofs_contents import SLOT_BLOCKS, Addresses, device_slots
 from spraydry.format.erofs_layout import DirectoryBlocks, XattrBodies, chunk_bits, device_number
 from spraydry.format.hashtable import Table
 from spraydry.format.links import Group, Links, encode_links
-from spraydry.format.tree import Page, TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
+from spraydry.format.tree_page import Page
 from tests.format.samples import entry, file, names
 
 Tree = dict[bytes, "Tree | Entry"]

@@ -30,7 +30,9 @@ from spraydry.format.frame import RAW, ZSTD, Dictionary, decode, encode, header
 from spraydry.format.links import Group, Links, encode_links
 from spraydry.format.manifest import Manifest, encode_manifest
 from spraydry.format.run import FrameInfo, Row, decode_run, encode_run
-from spraydry.format.tree import Page, Tree, TreeBuilder
+from spraydry.format.tree import Tree
+from spraydry.format.tree_builder import TreeBuilder
+from spraydry.format.tree_page import Page
 from spraydry.format.version import (
     AnyRecord,
     CheckpointRecord,

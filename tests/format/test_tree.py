@@ -31,7 +31,9 @@ from spraydry.format.entry import (
     encode_entry,
     encode_xattrs,
 )
-from spraydry.format.tree import MAX_DEPTH, MAX_PAGE_BYTES, MIN_PAGE_BYTES, Page, Tree, TreeBuilder
+from spraydry.format.tree import MAX_DEPTH, Tree
+from spraydry.format.tree_builder import MIN_PAGE_BYTES, TreeBuilder
+from spraydry.format.tree_page import MAX_PAGE_BYTES, Page
 from tests.format.samples import digests, entries, entry, file, inline_xattrs, mutations, names
 
 packed = msgspec.msgpack.encode

@@ -35,7 +35,7 @@ def filled(path: str, folded: bool) -> None:
 
 def lose(repository: Repository, chunk: bytes) -> None:
     """Delete all frames that hold a chunk."""
-    for place in repository.catalog.locate(chunk):
+    for place in repository.catalog.chunks.locate(chunk):
         repository.store.delete("frames", [place.frame.hex()])
 
 

@@ -259,7 +259,7 @@ async def test_damage_ahead_is_met_by_who_needs_it(
 ) -> None:
     names = store_parts(repository, 8)
     with cold(repository_path) as opened:
-        damaged = opened.catalog.locate(names[0])[0].frame.hex()
+        damaged = opened.catalog.chunks.locate(names[0])[0].frame.hex()
         get = opened.store.get
         monkeypatch.setattr(
             opened.store, "get", lambda space, name: b"rubbish" if name == damaged else get(space, name)

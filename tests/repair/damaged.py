@@ -115,7 +115,7 @@ KINDS = ("content", "linked content", "part", "manifest", "tree page", "leaf of 
 
 
 def frames_of(repository: Repository, chunk: bytes) -> list[str]:
-    return [place.frame.hex() for place in repository.catalog.locate(chunk)]
+    return [place.frame.hex() for place in repository.catalog.chunks.locate(chunk)]
 
 
 def damage(repository: Repository, frame: str, how: str) -> None:

@@ -133,7 +133,7 @@ FILES = {b"%d" % number: random.Random(number).randbytes(3000) for number in ran
 
 
 def frame_of_a_file(repository: Repository) -> str:
-    return repository.catalog.locate(digest(FILES[b"3"]))[0].frame.hex()
+    return repository.catalog.chunks.locate(digest(FILES[b"3"]))[0].frame.hex()
 
 
 @pytest.mark.parametrize("how", ["flipped", "gone"])
@@ -163,7 +163,7 @@ def test_what_removed_versions_need_is_kept_too(repository: Repository) -> None:
         done = repair(one, write=True)
         assert done.condemned == 1 and done.whole
         condemned = one.log.condemned_since(0)
-        stored = [plain for plain in FILES.values() if one.catalog.known([digest(plain)])]
+        stored = [plain for plain in FILES.values() if one.catalog.chunks.known([digest(plain)])]
         assert bytes.fromhex(frame) in condemned and len(stored) == len(FILES) - 1
 
 

@@ -36,7 +36,7 @@ def frames_of(repository: Repository) -> list[bytes]:
     """The frame of each chunk of the file, of which only the manifest is read."""
     entry = repository.resolve("r:large").entry
     names = [span.chunk for span in spans(entry, repository.read_chunk)]
-    return [repository.catalog.locate(name)[0].frame for name in names if name is not None]
+    return [repository.catalog.chunks.locate(name)[0].frame for name in names if name is not None]
 
 
 def test_as_many_frames_at_a_time_as_the_store_is_good_for(far: Far, repository: Repository) -> None:

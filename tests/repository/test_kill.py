@@ -23,7 +23,7 @@ WRITERS = """
 import os, random, sys
 from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, FILE
-from spraydry.format.tree import TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
 from spraydry.format.version import VersionRecord
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
@@ -95,7 +95,7 @@ def verify(path: str) -> int:
                 assert isinstance(entry.content, bytes)
                 assert len(repository.read_chunk(entry.content)) == entry.size
                 chunks.add(entry.content)
-        assert repository.catalog.known(list(chunks)) == chunks
+        assert repository.catalog.chunks.known(list(chunks)) == chunks
         return repository.log.head[0]
 
 

@@ -68,7 +68,7 @@ def test_log_and_index_come_many_at_a_time(rng: random.Random) -> None:
         repository = opened(store)
     assert store.most == 8
     assert repository.log.head == head and len(repository.versions("r")) == 80
-    assert repository.catalog.frames_count() == 120 and all(repository.catalog.locate(chunk) for chunk in chunks)
+    assert repository.catalog.frames_count() == 120 and all(repository.catalog.chunks.locate(chunk) for chunk in chunks)
 
 
 def test_index_runs_are_fetched_in_bounded_groups(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +95,8 @@ def test_one_damaged_run_among_others(rng: random.Random) -> None:
     repository.refresh()
     assert repository.damaged_runs.keys() == {digest(bad).hex()}
     assert repository.catalog.frames_count() == 30
-    assert all(repository.catalog.locate(chunk) for _, _, chunks in good for chunk in chunks)
-    assert not any(repository.catalog.locate(chunk) for chunk in named)
+    assert all(repository.catalog.chunks.locate(chunk) for _, _, chunks in good for chunk in chunks)
+    assert not any(repository.catalog.chunks.locate(chunk) for chunk in named)
 
 
 def test_the_same_frame_in_several_runs(rng: random.Random) -> None:
@@ -109,8 +109,8 @@ def test_the_same_frame_in_several_runs(rng: random.Random) -> None:
     first, second = encode_run([info], rows[:2]), encode_run([*others, info], [row._replace(frame=2) for row in rows])
     store.put_many("index", [(digest(run).hex(), run) for run in (first, second)])
     repository.refresh()
-    assert repository.catalog.frames_count() == 3 and repository.catalog.rows_count() == 3
-    assert all([place.frame for place in repository.catalog.locate(row.digest)] == [info.name] for row in rows)
+    assert repository.catalog.frames_count() == 3 and repository.catalog.chunks.rows_count() == 3
+    assert all([place.frame for place in repository.catalog.chunks.locate(row.digest)] == [info.name] for row in rows)
 
 
 def test_a_slot_that_is_missing_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,11 +48,11 @@ def test_any_order(repository: Repository, rng: random.Random) -> None:
 
 def test_never_wrong_bytes(repository: Repository, rng: random.Random) -> None:
     chunks = stored(repository, rng, 20)
-    frame = repository.catalog.locate(digest(chunks[5]))[0].frame.hex()
+    frame = repository.catalog.chunks.locate(digest(chunks[5]))[0].frame.hex()
     damaged = bytearray(repository.store.get("frames", frame))
     damaged[-10] ^= 1  # in its last chunk
     repository.store.put("frames", frame, bytes(damaged))
-    inside = [chunk for chunk in chunks if repository.catalog.locate(digest(chunk))[0].frame.hex() == frame]
+    inside = [chunk for chunk in chunks if repository.catalog.chunks.locate(digest(chunk))[0].frame.hex() == frame]
     assert list(map(bytes, repository.read_through(wanted(inside[:-1])))) == inside[:-1]
     with pytest.raises(ChunkCorrupt):
         repository.read_through(wanted(inside))

@@ -155,7 +155,7 @@ def test_another_frame_is_taken(url: str, how: str) -> None:
     with Repository.open(url, create=True, cache_bytes=0) as repository:
         older = put_frame(repository, plains)
         newer = put_frame(repository, plains)
-        assert [place.frame for place in repository.catalog.locate(name)] == [newer.name, older.name]
+        assert [place.frame for place in repository.catalog.chunks.locate(name)] == [newer.name, older.name]
         for broken in (newer, older):
             match how:
                 case "damaged":
@@ -398,10 +398,10 @@ def test_damaged_runs_do_not_stop_the_rest(tmp_path: Path) -> None:
 def answers(repository: Repository, wanted: Chunks) -> tuple[object, ...]:
     catalog = repository.catalog
     return (
-        {name: set(catalog.locate(name)) for name in wanted},
-        catalog.known(list(wanted)),
+        {name: set(catalog.chunks.locate(name)) for name in wanted},
+        catalog.chunks.known(list(wanted)),
         sorted((info.name, info) for _, info in catalog.frames()),
-        catalog.rows_count(),
+        catalog.chunks.rows_count(),
         catalog.usage(),
     )
 
@@ -441,7 +441,7 @@ def test_rebuilding_trusts_only_what_it_decoded(repository: Repository) -> None:
     repository.store.put("frames", "not-a-digest", b"junk")
     assert repository.rebuild_catalog() == 1
     names = [digest(plain) for plain in (b"good " * 100, b"bad " * 100, b"more " * 100, b"gone " * 100)]
-    assert repository.catalog.known(names) == {names[0]}
+    assert repository.catalog.chunks.known(names) == {names[0]}
     assert repository.read_chunk(names[0]) == b"good " * 100
     with pytest.raises(ChunkCorrupt, match=bad.name.hex()):
         repository.read_chunk(names[1])
@@ -572,10 +572,10 @@ def test_a_single_chunk_that_is_not_what_its_name_says_is_never_given(repository
             writer.add(digest(plain), plain, "other")
         writer.finish()
     name = digest(plains[1])
-    (place,) = repository.catalog.locate(name)
+    (place,) = repository.catalog.chunks.locate(name)
     lies = place._replace(offset=place.offset + 1)
-    locate = repository.catalog.locate
-    repository.catalog.locate = lambda wanted: [lies] if wanted == name else locate(wanted)  # type: ignore[method-assign]
+    locate = repository.catalog.chunks.locate
+    repository.catalog.chunks.locate = lambda wanted: [lies] if wanted == name else locate(wanted)  # type: ignore[method-assign]
     assert repository.read_single(name) == plains[1]
     repository._singles[place.frame] = bytes(200), 0
     assert repository.read_single(digest(plains[2])) == plains[2]

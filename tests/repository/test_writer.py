@@ -104,7 +104,7 @@ def test_the_next_batch_is_made_while_one_is_stored(repository: Repository, stor
     assert store.most == 1 and store.batches >= 12
     assert (written.frames, written.chunks) == (len(names), len(names))
     assert written.stored_bytes == sum(stored.size for stored in store.list("frames"))
-    assert repository.catalog.known(names) == set(names)
+    assert repository.catalog.chunks.known(names) == set(names)
     for name in names:
         assert digest(repository.read_chunk(name)) == name
 
@@ -117,10 +117,10 @@ def test_no_run_before_its_frames(repository: Repository, store: Gated, rng: ran
             writer.finish()
             assert store.inside == 0
             there = len(store.events)
-            assert all(repository.catalog.locate(name) for name in names)
+            assert all(repository.catalog.chunks.locate(name) for name in names)
             with opened(store) as other:
                 assert not other.damaged_runs
-                assert all(other.catalog.locate(name) for name in names)
+                assert all(other.catalog.chunks.locate(name) for name in names)
             assert len(store.events) == there
     stored: set[str] = set()
     indexed = 0
@@ -162,7 +162,7 @@ def test_an_error_in_the_last_batch(repository: Repository, store: Gated, rng: r
         store.full_at = 1
         with pytest.raises(StoreFull):
             writer.finish()
-    assert repository.catalog.known(names) == set()
+    assert repository.catalog.chunks.known(names) == set()
 
 
 def test_kept_while_a_batch_is_on_its_way(repository: Repository, store: Gated, rng: random.Random) -> None:
@@ -173,7 +173,7 @@ def test_kept_while_a_batch_is_on_its_way(repository: Repository, store: Gated, 
         assert store.entered.acquire(timeout=120)
         threading.Timer(0.05, store.gate.release, [1000]).start()
         writer.keep()
-    assert repository.catalog.known(names) == set(names)
+    assert repository.catalog.chunks.known(names) == set(names)
 
 
 def test_kept_when_what_is_on_its_way_fails(repository: Repository, store: Gated, rng: random.Random) -> None:
@@ -183,5 +183,5 @@ def test_kept_when_what_is_on_its_way_fails(repository: Repository, store: Gated
         store.full_at = store.batches + 1
         lost = add(writer, rng, 2 * BATCH)
         writer.keep()
-    assert repository.catalog.known(kept) == set(kept)
-    assert repository.catalog.known(lost) == set()
+    assert repository.catalog.chunks.known(kept) == set(kept)
+    assert repository.catalog.chunks.known(lost) == set()

@@ -55,7 +55,7 @@ def test_after_a_push_everything_reads_the_same(
             before = plain_bytes(target)
             transfer(source, target, some)
             came = plain_bytes(target) - before
-            needed_bytes = sum(source.catalog.locate(chunk)[0].length for chunk in needed)
+            needed_bytes = sum(source.catalog.chunks.locate(chunk)[0].length for chunk in needed)
             assert needed_bytes <= came <= needed_bytes / WHOLE_SHARE
             there = known(source, target)
             check_same(source, target, *map(str, sent))
@@ -75,7 +75,7 @@ def known(source: Repository, target: Repository) -> set[bytes]:
         for version in source.versions(root)
         for chunk in chunks_of(source, version.record.entry, version.record.links)
     ]
-    return target.catalog.known(every)
+    return target.catalog.chunks.known(every)
 
 
 def test_entries_that_are_one_file_stay_so(repository: Repository, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_what_no_frame_has_ends_the_transfer(repository: Repository, target: Rep
     make_version(repository, "a", {b"x": b"whole" * 100})
     lost = rng.randbytes(3000)
     make_version(repository, "a", {b"x": lost})
-    for place in repository.catalog.locate(digest(lost)):
+    for place in repository.catalog.chunks.locate(digest(lost)):
         repository.store.delete("frames", [place.frame.hex()])
     lie(repository, digest(lost), b"evil" * 750)
     with pytest.raises((CorruptData, NotFound)):
@@ -57,14 +57,14 @@ def test_what_no_frame_has_ends_the_transfer(repository: Repository, target: Rep
     assert [version.name for version in target.versions("a")] == ["v1"]
     check_same(repository, target, "a@v1")
     assert verify(target).sound
-    assert not target.catalog.known([digest(lost)])
+    assert not target.catalog.chunks.known([digest(lost)])
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "other", "gone"])
 def test_damaged_frames(repository: Repository, target: Repository, rng: random.Random, how: str) -> None:
     plain = rng.randbytes(20_000)
     make_version(repository, "a", {b"x": b"text " * 100, b"y": plain})
-    name = repository.catalog.locate(digest(plain))[0].frame.hex()
+    name = repository.catalog.chunks.locate(digest(plain))[0].frame.hex()
     value = repository.store.get("frames", name)
     if how == "gone":
         repository.store.delete("frames", [name])

@@ -104,7 +104,7 @@ def test_what_cannot_be_read_cuts_an_archive_short(tmp_path: Path) -> None:
     files: dict[bytes, Any] = {b"%03d.bin" % number: rng.randbytes(65536) for number in range(100)}
     url = committed(tmp_path, files)
     with Repository.open(url) as repository:
-        last = repository.catalog.locate(digest(files[b"090.bin"]))[0].frame
+        last = repository.catalog.chunks.locate(digest(files[b"090.bin"]))[0].frame
         repository.store.delete("frames", [last.hex()])
         with pytest.raises(SprayDryError):
             write_zip(repository, repository.resolve("photos@one"), cast(IO[bytes], Counting()))

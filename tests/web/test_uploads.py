@@ -242,7 +242,7 @@ def test_runs(client: Sender, refused: Callable[..., None]) -> None:
         refused(lambda value=value: client.put("index", digest(value).hex(), value))
     # fewer rows than the frame has chunks are no lie
     client.run(infos, [two])
-    assert client.repository.catalog.known([one.digest, two.digest]) == {two.digest}
+    assert client.repository.catalog.chunks.known([one.digest, two.digest]) == {two.digest}
 
 
 def test_a_run_that_lies_is_met_however_long_ago_its_frame_came(tmp_path: Path, client: Sender) -> None:
@@ -261,7 +261,7 @@ def test_a_run_that_lies_is_met_however_long_ago_its_frame_came(tmp_path: Path, 
         with pytest.raises(UploadRefused, match="is not so"):
             other.run(infos, lie)
         other.run(infos, rows)
-        assert other.repository.catalog.known([row.digest for row in rows]) == {row.digest for row in rows}
+        assert other.repository.catalog.chunks.known([row.digest for row in rows]) == {row.digest for row in rows}
 
 
 def test_a_frame_that_could_not_be_stored_is_in_no_run(client: Sender, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from spraydry.format.chunker import DEFAULT_SPEC
 from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, FILE, Entry, Subtree, Totals
 from spraydry.format.run import FrameInfo, Row, encode_run
-from spraydry.format.tree import TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
 from spraydry.format.version import AnyRecord, VersionRecord, encode_record
 from spraydry.repository.frames import frame_info
 from spraydry.repository.log import slot_name

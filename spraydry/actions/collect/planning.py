@@ -130,7 +130,7 @@ class Plan:
         entries = [change.entry for change in changes if change.slot == slot and change.entry is not None]
         try:
             for name in chunks_of_files(self._repository, entries):
-                frames = {place.frame for place in catalog.locate(name)}
+                frames = {place.frame for place in catalog.chunks.locate(name)}
                 if not any(map(catalog.has_frame, frames)):
                     raise Plan.Stale
                 self._put |= frames

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import msgspec
 
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
-from spraydry.format.tree import Page, Tree, TreeBuilder
+from spraydry.format.tree import Tree
+from spraydry.format.tree_builder import TreeBuilder
+from spraydry.format.tree_page import Page
 
 # A change to a tree: the path, and what is to be there: None for nothing; a directory whose content is None gives its
 # attributes only, and what is below stays.

@@ -18,7 +18,7 @@ from spraydry.errors import UsageError
 from spraydry.format.classes import TREE
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
 from spraydry.format.links import Group, encode_links
-from spraydry.format.tree import Child, Page
+from spraydry.format.tree_page import Child, Page
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
 from spraydry.stores.database.scratch import scratch_errors

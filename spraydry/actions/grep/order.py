@@ -51,7 +51,7 @@ class Order:
 
     def _add(self, batch: list[Content]) -> None:
         firsts = [self._first(content) for content in batch]
-        places = self._repository.catalog.places([first for first in firsts if first is not None])
+        places = self._repository.catalog.chunks.places([first for first in firsts if first is not None])
         rows = []
         for (name, entry), first in zip(batch, firsts, strict=True):
             frame, place = places.get(first or b"", (0, None))  # what is nowhere is told when it is read

@@ -14,7 +14,7 @@ from spraydry.actions.ingest.segments import Sink
 from spraydry.errors import CorruptData, NotFound, StoreFull
 from spraydry.format.classes import TREE
 from spraydry.format.entry import DIRECTORY, Entry, Subtree
-from spraydry.format.tree import Page
+from spraydry.format.tree_page import Page
 from spraydry.format.version import AnyRecord, CheckpointRecord
 from spraydry.repository.hoards import View
 from spraydry.repository.log import RECORD_FORMAT

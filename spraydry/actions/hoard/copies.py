@@ -26,7 +26,7 @@ class Copied:
         repository = self._writer.repository
         assert repository.opened.spread is not None
         copies = repository.opened.spread.copies
-        held = (repository.catalog.frame(place.frame) for place in repository.catalog.locate(name))
+        held = (repository.catalog.frame(place.frame) for place in repository.catalog.chunks.locate(name))
         enough = any(
             copies.of_class(frame.frame_class) >= copies.of_class(self._class) for frame in held if frame is not None
         )

@@ -62,7 +62,7 @@ def _check_there(repository: Repository, entry: Entry, what: str) -> None:
     try:
         names = chunks_of_files(repository, [entry])
         while part := list(islice(names, _TOGETHER)):
-            if not repository.catalog.places(part).keys() >= set(part):
+            if not repository.catalog.chunks.places(part).keys() >= set(part):
                 raise KeyNotFound(f"what {what} named was collected since: it cannot be brought back")
     except (NotFound, CorruptData) as error:
         if isinstance(error, KeyNotFound):

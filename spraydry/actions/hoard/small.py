@@ -104,7 +104,7 @@ class SmallFiles:
         if not chunks:
             return []
         names = {chunk.name for chunk in chunks}
-        unknown = names - self.repository.catalog.known(list(names))
+        unknown = names - self.repository.catalog.chunks.known(list(names))
         unknown -= self.repository.vouch(unknown) if unknown else set()
         choice = self._chosen() if unknown else None
         batch = []

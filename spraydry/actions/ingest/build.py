@@ -12,7 +12,7 @@ from spraydry.actions.ingest.nodes import Node, Nodes
 from spraydry.actions.ingest.scan import cached_directory
 from spraydry.format.entry import DIRECTORY, FILE, Entry, decode_entry, encode_entry
 from spraydry.format.links import Group, encode_links, group_of
-from spraydry.format.tree import TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
 from spraydry.repository.scancache import PAGE_ROWS, Cached, ScanCache
 
 Emit = Callable[[bytes, bytes], None]

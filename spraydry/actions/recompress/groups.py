@@ -152,7 +152,7 @@ def encode_anew(repository: Repository, group: Group) -> Outcome:
 def _strange(repository: Repository, frame: bytes, rows: list[Row]) -> bytes | None:
     """A chunk in a frame which the index does not list there: these are not the bytes that were stored."""
     for row in rows:
-        if all(place.frame != frame for place in repository.catalog.locate(row.digest)):
+        if all(place.frame != frame for place in repository.catalog.chunks.locate(row.digest)):
             return row.digest
     return None
 

@@ -208,7 +208,7 @@ def _lives_elsewhere(repository: Repository, name: bytes, doomed: set[bytes]) ->
         return False
     needed = {row.digest for row in rows}
     while needed:
-        found_in = {place.frame for place in repository.catalog.locate(next(iter(needed)))}
+        found_in = {place.frame for place in repository.catalog.chunks.locate(next(iter(needed)))}
         places = {frame for frame in found_in - doomed if not repository.catalog.is_condemned(frame)}
         for other in places:
             try:

@@ -95,7 +95,7 @@ class Cures:
     def _from_condemned(self, names: set[bytes]) -> Iterator[Cured]:
         condemned = self._repository.condemned()
         for name in sorted(names) if condemned else ():
-            if any(place.frame in condemned for place in self._repository.catalog.locate(name)):
+            if any(place.frame in condemned for place in self._repository.catalog.chunks.locate(name)):
                 try:
                     yield Cured(name, bytes(self._repository.read_chunk(name)), "condemned frames")
                 except SprayDryError as error:
@@ -105,7 +105,7 @@ class Cures:
     def _from_frames(self, names: set[bytes]) -> Iterator[Cured]:
         doing: dict[bytes, set[bytes]] = {}
         for name in names:
-            for place in self._repository.catalog.locate(name):
+            for place in self._repository.catalog.chunks.locate(name):
                 if name in self._bad.get(place.frame, ()):
                     doing.setdefault(place.frame, set()).add(name)
                     break
@@ -125,7 +125,7 @@ def _from_remote(remote: Repository, names: Sequence[bytes]) -> Iterator[Cured]:
                 raise
             return None  # it has lost that, too
 
-    known = (name for name in names if remote.catalog.locate(name))
+    known = (name for name in names if remote.catalog.chunks.locate(name))
     for cured in ordered_map(read, known, threads_of(remote)):
         if cured is not None:
             yield cured

@@ -53,7 +53,7 @@ class Mended(Sound):
         self.take(self._cures.find(name for name in found if name not in self.lost))
         found = {name: why for name, why in found.items() if name not in self._cured}
         for name in found:
-            places = self.repository.catalog.locate(name)
+            places = self.repository.catalog.chunks.locate(name)
             if any(place.frame in self._foreign for place in places):
                 self.not_understood.add(name)
             self.lost.add(name)
@@ -93,7 +93,7 @@ class Mended(Sound):
 
     def _class_of(self, name: bytes) -> str:
         """The class a chunk was stored with; that of pages where nothing knows: it may be one."""
-        for place in self.repository.catalog.locate(name):
+        for place in self.repository.catalog.chunks.locate(name):
             if (info := self.repository.catalog.frame(place.frame)) is not None:
                 return info.frame_class
         return TREE

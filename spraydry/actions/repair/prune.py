@@ -15,7 +15,8 @@ from spraydry.errors import SprayDryError
 from spraydry.format.classes import TREE
 from spraydry.format.digest import digest
 from spraydry.format.entry import Entry, Subtree, Xattrs
-from spraydry.format.tree import Page, TreeBuilder
+from spraydry.format.tree_builder import TreeBuilder
+from spraydry.format.tree_page import Page
 from spraydry.repository.writer import Writer
 from spraydry.repository.xattrs import xattrs_of
 

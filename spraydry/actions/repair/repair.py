@@ -271,7 +271,7 @@ def _give_up(repository: Repository, mended: Mended, result: Repaired, bad: list
     unseen = mended.lost_pages
     needed = {
         frame
-        for chunk, frame in repository.catalog.chunks_in(bad)
+        for chunk, frame in repository.catalog.chunks.in_frames(bad)
         if chunk in mended.lost or (unseen and mended.is_nowhere(chunk))
     }
     given_up = [name for name in bad if name not in needed]

@@ -68,7 +68,7 @@ def _by_frame(repository: Repository, batch: list[Step]) -> Iterable[Group]:
         key: object = None
         if _bytes_of(step):
             content = step.found.entry.content
-            places = repository.catalog.locate(content) if isinstance(content, bytes) else []
+            places = repository.catalog.chunks.locate(content) if isinstance(content, bytes) else []
             key = places[0].frame if places else place
         groups.setdefault(key, []).append((place, step))
     return groups.values()

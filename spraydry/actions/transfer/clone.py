@@ -101,4 +101,4 @@ def _forget_absent(target: Repository) -> None:
     if names:
         replace_runs(target, names, absent)
     target.catalog.forget_frames(absent)
-    target.catalog.drop_dead_rows()
+    target.catalog.chunks.drop_dead_rows()

@@ -145,7 +145,7 @@ def send_files(source: Repository, target: Repository, files: Sequence[Entry], c
 
 
 def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
-    missing = set(chunks) - target.catalog.known(chunks)
+    missing = set(chunks) - target.catalog.chunks.known(chunks)
     if missing and not target.catalog.database.read_only:
         missing -= target.vouch(missing)
     return missing

@@ -10,7 +10,8 @@ from spraydry.errors import ChunkCorrupt, ChunkNotFound
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.links import Links
 from spraydry.format.manifest import Manifest
-from spraydry.format.tree import Page, Tree
+from spraydry.format.tree import Tree
+from spraydry.format.tree_page import Page
 from spraydry.format.version import VersionRecord
 from spraydry.repository.repository import Repository
 
@@ -46,7 +47,7 @@ class Reader:
         return self._from_either(name, Repository.page)
 
     def _from_either(self, name: bytes, read: Callable[[Repository, bytes], T]) -> T:
-        holder = next((one for one in (self._near, self._far) if one.catalog.locate(name)), self._source)
+        holder = next((one for one in (self._near, self._far) if one.catalog.chunks.locate(name)), self._source)
         try:
             return read(holder, name)
         except (ChunkNotFound, ChunkCorrupt):

@@ -80,7 +80,7 @@ class Plan:
                 )
             ]
             missing = sorted(self._unknown(fresh)) if fresh else []
-            places = self._source.catalog.places(missing)
+            places = self._source.catalog.chunks.places(missing)
             needed: dict[bytes, int] = {}
             for _, place in places.values():
                 needed[place.frame] = needed.get(place.frame, 0) + place.length

@@ -278,7 +278,7 @@ def _prerequisites(source: Repository, target: Repository) -> Iterator[None]:
 
 
 def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
-    missing = set(chunks) - target.catalog.known(chunks)
+    missing = set(chunks) - target.catalog.chunks.known(chunks)
     if missing and not target.catalog.database.read_only:
         missing -= target.vouch(missing)
     return missing

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from spraydry.errors import SprayDryError
 from spraydry.format.entry import Subtree
-from spraydry.format.tree import Page, Tree
+from spraydry.format.tree import Tree
+from spraydry.format.tree_page import Page
 from spraydry.repository.repository import Repository
 
 
@@ -25,8 +26,8 @@ class Sound:
         """Those chunks that can be had from no frame, and why."""
         catalog, bad = self.repository.catalog, self.bad_frames
         found = {}
-        for name in set(names) if bad else set(names) - catalog.known(names):
-            places = [place for place in catalog.locate(name) if place.frame not in self._condemned]
+        for name in set(names) if bad else set(names) - catalog.chunks.known(names):
+            places = [place for place in catalog.chunks.locate(name) if place.frame not in self._condemned]
             if not places:
                 found[name] = "is in no frame"
             elif all(place.frame in bad and name not in bad[place.frame] for place in places):

@@ -130,7 +130,7 @@ def salvaged(repository: Repository, text: str) -> Iterator[tuple[bytes, bytes]]
         for at, length in zip(accumulate(head.lengths, initial=0), head.lengths, strict=False):
             chunk = bytes(view[at : at + length])
             name = digest(chunk)
-            if any(place.frame.hex() == text for place in repository.catalog.locate(name)):
+            if any(place.frame.hex() == text for place in repository.catalog.chunks.locate(name)):
                 yield name, chunk
 
 
@@ -178,7 +178,7 @@ def _check_frame(repository: Repository, name: bytes, stored: bytes) -> CheckedF
     view = memoryview(plain)
     unindexed, indexed = 0, repository.catalog.has_frame(name)
     for at, length in zip(accumulate(head.lengths, initial=0), head.lengths, strict=False):
-        places = repository.catalog.locate(digest(view[at : at + length]))
+        places = repository.catalog.chunks.locate(digest(view[at : at + length]))
         unindexed += indexed and not any(place.frame == name and place.length == length for place in places)
     return CheckedFrame(name, len(stored), len(plain), len(head.lengths), unindexed, indexed, None)
 

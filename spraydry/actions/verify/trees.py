@@ -13,7 +13,7 @@ from spraydry.errors import CorruptData, SprayDryError, StoreUnavailable
 from spraydry.format.entry import Entry, Runs, Subtree
 from spraydry.format.links import Links
 from spraydry.format.manifest import Manifest
-from spraydry.format.tree import Page
+from spraydry.format.tree_page import Page
 from spraydry.repository.ahead import read_ahead
 from spraydry.repository.hoards import View
 from spraydry.repository.stream import hash_of, spans

@@ -53,7 +53,11 @@ def _untold(
     trusted = [place for place in trusted if catalog.trusts(infos[place].name)]
     names = {infos[place].name for place in trusted}
     asked = sorted({chunk[0] for place in trusted for chunk in claimed.get(place, ())})
-    told = {(frame, chunk, offset, length) for frame, chunk, offset, length in catalog.rows_of(asked) if frame in names}
+    told = {
+        (frame, chunk, offset, length)
+        for frame, chunk, offset, length in catalog.chunks.rows_of(asked)
+        if frame in names
+    }
     good = {place for place in trusted if all((infos[place].name, *chunk) in told for chunk in claimed.get(place, ()))}
     return [place for place in unsure if place not in good]
 

@@ -61,13 +61,15 @@ class Whole:
 
     def _missing(self, names: set[bytes]) -> set[bytes]:
         repository = self._repository
-        missing = names - repository.catalog.known(sorted(names))
+        missing = names - repository.catalog.chunks.known(sorted(names))
         if missing:
             missing -= repository.vouch(missing)
         if missing and repository.opened.origin is not None:  # a lazy clone counts on what its origin has
             catalog = repository.catalog
             missing = {
-                name for name in missing if all(catalog.is_condemned(place.frame) for place in catalog.locate(name))
+                name
+                for name in missing
+                if all(catalog.is_condemned(place.frame) for place in catalog.chunks.locate(name))
             }
         return missing
 

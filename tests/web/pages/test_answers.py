@@ -149,7 +149,7 @@ def test_patterns_and_texts_are_found(site: str) -> None:
     assert rows(get(site, "/-/search?q=*.pdf")[2]) == ["/-/view/photos@v3/leaflet.pdf"]
     assert len(rows(get(site, "/-/search?q=2025/evening-0")[2])) == 6
     found = get(site, "/-/search?q=MAX_PAGE_BYTES&in=content&root=toolbox&words=1&case=1")[2]
-    assert "/-/view/toolbox@v3/format/tree.py#L" in found and "<mark>" in found
+    assert "/-/view/toolbox@v3/format/tree_page.py#L" in found and "<mark>" in found
     assert "Nothing fits" in get(site, "/-/search?q=max_page_bytes&in=content&root=toolbox&case=1")[2]
     assert "has no more than one" in unescape(get(site, "/-/search?q=**a**b")[2])
 
