@@ -34,6 +34,7 @@ from spraydry.stores.sqlite import SqliteStore
 ROOT = "r"
 CALLS = ("fsync", "fdatasync", "rename", "renameat", "renameat2", "pwrite64", "ftruncate", "unlink", "unlinkat")
 FAULTS = ("error=EIO", "error=ENOSPC", "signal=KILL")
+_TRACED = 0x77  # what the kernel says to a traced child's getppid
 _VARIANTS = ("sound", "frames last", "acknowledge first", "errors ignored")
 
 Snapshot = dict[bytes, bytes]
@@ -66,7 +67,7 @@ def _break(variant: str) -> None:
 
         def slow(self: Log, make: object) -> object:
             made = batch(self, make)  # type: ignore[arg-type]
-            time.sleep(0.002)
+            time.sleep(0.02)
             return made
 
         SqliteStore.put_many, SqliteStore.flush, Log.append = put_later, flush, slow  # type: ignore[method-assign,assignment]
@@ -148,6 +149,9 @@ class Stage:
                 os.close(told)
                 os.close(go)
                 ctypes.CDLL(None).prctl(0x59616D61, -1, 0, 0, 0)  # whoever likes may trace it
+                while strace is not None and os.getppid() != _TRACED:
+                    time.sleep(0.001)
+                os.write(say, b"begins\n")
                 os.read(wait, 1)
                 _many_batches()
                 self.work(verb, lambda text: (os.write(say, text.encode() + b"\n"), None)[1])
@@ -157,8 +161,13 @@ class Stage:
         os.close(wait)
         tracer = None
         if strace is not None:
-            tracer = subprocess.Popen(["strace", "-f", "-qq", "-p", str(child), *strace], stderr=subprocess.DEVNULL)
-            _await_tracer(child, tracer)
+            command = ["strace", "-f", "-qq", "-p", str(child), "-e", f"inject=getppid:retval={_TRACED}", *strace]
+            tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            while not select.select([told], [], [], 0.1)[0]:
+                if tracer.poll() is not None:
+                    os.kill(child, signal.SIGKILL)
+                    raise RuntimeError("strace cannot attach here")
+        assert os.read(told, 7) == b"begins\n"
         os.write(go, b"x")
         os.close(go)
         if kill_after_s is not None:
@@ -230,15 +239,9 @@ class Stage:
                     self.bad.append(f"{again.stored_bytes} bytes were stored again")
 
 
-def _await_tracer(child: int, tracer: subprocess.Popen[bytes]) -> None:
-    for _ in range(5000):
-        with open(f"/proc/{child}/status", encoding="ascii") as status:
-            if not any(line.startswith("TracerPid:\t0") for line in status):
-                break
-        if tracer.poll() is not None:
-            raise RuntimeError("strace cannot attach here")
-        time.sleep(0.001)
-    time.sleep(0.004)
+def _injected(line: bytes) -> bool:
+    """Whether a line of strace tells of a call that failed, not of the one that told the child that it is traced."""
+    return b"INJECTED" in line and b"getppid" not in line
 
 
 def kills(variant: str, seed: int, points: int, folder: Path) -> dict[str, object]:
@@ -248,7 +251,7 @@ def kills(variant: str, seed: int, points: int, folder: Path) -> dict[str, objec
     bad: list[str] = []
     stage = None
     rounds = 0
-    lasts = {"ingest": 0.03, "recompress": 0.02}
+    lasts: dict[str, float] = {}
     while done < points and not (bad and variant != "sound") and len(bad) < 5:
         if stage is None or len(stage.acknowledged) > 8 or rounds % 24 == 0:
             if stage is not None:
@@ -263,14 +266,15 @@ def kills(variant: str, seed: int, points: int, folder: Path) -> dict[str, objec
         if verb == "ingest" and rng.random() < 0.6:
             stage.change()
         started = time.monotonic()
-        killed, said = stage.run(verb, kill_after_s=rng.uniform(0, lasts[verb] * 1.2))
+        kill_after_s = rng.uniform(0, lasts[verb] * 1.2) if verb in lasts else None
+        killed, said = stage.run(verb, kill_after_s=kill_after_s)
         took = time.monotonic() - started
         # How long the work takes here and now, so that the kills are spread over all of it.
         if said:
-            lasts[verb] = 0.9 * lasts[verb] + 0.1 * took
+            lasts[verb] = 0.9 * lasts.get(verb, took) + 0.1 * took
         elif killed:
             done += 1
-            lasts[verb] *= 1.004
+            lasts[verb] *= 1.02
         stage.check()
         bad += [f"round {rounds} ({verb}): {text}" for text in stage.bad]
         stage.bad.clear()
@@ -304,8 +308,10 @@ def injections(variant: str, seed: int, points: int, folder: Path) -> dict[str, 
                         shutil.copytree(base.source, stage.source)
                     log = folder / "strace.log"
                     expression = f"inject={call}:{fault}:when={number}"
-                    killed, said = stage.run(verb, strace=["-e", f"trace={call}", "-e", expression, "-o", str(log)])
-                    if not (killed if fault == "signal=KILL" else b"INJECTED" in log.read_bytes()):
+                    traced = ["-e", f"trace=getppid,{call}", "-e", expression, "-o", str(log)]
+                    killed, said = stage.run(verb, strace=traced)
+                    lines = log.read_bytes().splitlines()
+                    if not (killed if fault == "signal=KILL" else any(_injected(line) for line in lines)):
                         break
                     kind = f"{verb} {call} {fault}"
                     reached[kind] = reached.get(kind, 0) + 1

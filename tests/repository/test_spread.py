@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,9 +49,19 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
         repository.catalog.close()
 
 
+_noise = random.Random()
+
+
+@pytest.fixture(autouse=True)
+def the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames have the same names in each run, and so go to the same members."""
+    _noise.seed(20260101)
+    monkeypatch.setattr(frames, "os", SimpleNamespace(urandom=_noise.randbytes))
+
+
 def tree(seed: int) -> dict[bytes, bytes]:
     """Files of some KB, no two alike, and not compressible: each version makes frames of its own."""
-    return {b"%d-%d" % (seed, number): os.urandom(3000) for number in range(4)}
+    return {b"%d-%d" % (seed, number): _noise.randbytes(3000) for number in range(4)}
 
 
 def contents(repository: Repository, root: str = "photos") -> dict[bytes, bytes]:
