@@ -15,9 +15,8 @@ from spraydry.actions.compare import Pair, compare
 from spraydry.errors import CorruptData
 from spraydry.format.digest import digest
 from spraydry.format.entry import DIRECTORY, FILE, Entry, Subtree
-from spraydry.format.tree_page import _encoder, _Index
 from spraydry.format.tree_builder import TreeBuilder
-from spraydry.format.tree_page import Child, Page
+from spraydry.format.tree_page import Child, Page, _encoder, _Index
 from tests.versions import plain_entry
 
 Nested = Mapping[bytes, Any]  # of names: bytes (a file's content), or the same again
