@@ -117,7 +117,7 @@ def impatient(answer_s: float) -> Iterator[None]:
 
     Only what must fail belongs inside: a server that is well may take that long on a machine that is busy.
     """
-    from spraydry.stores import postgresql
+    from spraydry.stores.postgres import connections
     from spraydry.stores.shared import cloud_clients
     from spraydry.stores.ssh import channels, connection
 
@@ -127,7 +127,7 @@ def impatient(answer_s: float) -> Iterator[None]:
         patch.setattr(cloud_clients, "_RETRY", {**cloud_clients._RETRY, "max_retries": 0})
         patch.setattr(channels, "_ANSWER_WITHIN_S", answer_s)
         patch.setattr(connection, "_TAKEN_WITHIN_S", answer_s)
-        patch.setattr(postgresql, "_ANSWER_WITHIN_S", answer_s)
+        patch.setattr(connections, "ANSWER_WITHIN_S", answer_s)
         patch.setattr(Retry.__init__, "__defaults__", (2, 60.0, 0.01, 0.1, 1))
         yield
 

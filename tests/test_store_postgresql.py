@@ -231,7 +231,7 @@ def cut_puts(url: str, running: Server) -> int:
 
 def put_by_halves(store: backend.PostgresqlStore, namespace: str, values: Any) -> None:
     """What put_many must not do."""
-    with store._connection() as connection, store._translated():
+    with store._connections.one() as connection, store._connections.translated():
         for name, value in values:
             sql = (
                 "INSERT INTO {table} AS old VALUES(%s, %s, %b) ON CONFLICT(namespace, name) DO UPDATE SET value = %b",

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import builtins
-import logging
-import re
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 try:
     import psycopg
@@ -18,49 +14,15 @@ try:
 except ImportError:
     psycopg = None  # type: ignore[assignment]
 
-from spraydry.errors import (
-    CorruptData,
-    NotARepository,
-    SprayDryError,
-    StoreError,
-    StoreFull,
-    StoreNotFound,
-    StoreReadOnly,
-    StoreUnavailable,
-    UsageError,
-    ValueNotFound,
-)
+from spraydry.errors import NotARepository, StoreNotFound, StoreReadOnly, UsageError, ValueNotFound
 from spraydry.stores.base import Stat, Store, Stored, Traits, check_key, check_namespace, check_range, is_key
+from spraydry.stores.postgres.address import parsed
+from spraydry.stores.postgres.connections import CONNECTIONS, Connections
 
-if TYPE_CHECKING:
-    from psycopg.abc import PQGen
-
-CONNECTIONS = 8
 TABLE = "spraydry_value"
-_CONNECT_WITHIN_S = 20
-_ANSWER_WITHIN_S = 120.0  # of one statement, also a large one
 _MAKING = 0x53447279  # the advisory lock of those that make tables
 _PAGE = 1000
 _LAST_BYTE = (1 << 31) - 2  # PostgreSQL counts with 32 bits, and holds no value of 1 GiB
-# Who waits for a lock, or holds one and says nothing, must not stop others for good.
-_SETTINGS = "SET statement_timeout = '110s'; SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = '100s'"
-
-_URL = re.compile(
-    r"(?:(?P<user>[^@/:?]*)(?P<password>:[^@/?]*)?@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^/@:?,\[\]]*)(?::(?P<port>[0-9]{1,5}))?"
-    r"(?:/(?P<database>[^/?]*))?(?:\?(?P<query>.*))?"
-)
-_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-
-# It warns on the terminal, unless somebody listens, of what is an error here anyway.
-logging.getLogger("psycopg").addHandler(logging.NullHandler())
-
-if psycopg is not None:
-
-    class _Connection(psycopg.Connection[Any]):
-        """One whose server must answer in time, also when it is halted and its kernel acknowledges what it is sent."""
-
-        def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
-            return super().wait(gen, interval, timeout or _ANSWER_WITHIN_S)
 
 
 class PostgresqlStore(Store):
@@ -71,16 +33,12 @@ class PostgresqlStore(Store):
     default, survives a power cut.
     """
 
-    def __init__(self, options: dict[str, Any], schema: str, url: str, *, read_only: bool) -> None:
+    def __init__(self, connections: Connections, schema: str, url: str, *, read_only: bool) -> None:
         self.read_only = read_only
-        self._options = options
+        self._connections = connections
         self._url = url
         self._schema = schema
         self._table = sql.Identifier(schema, TABLE)
-        self._local = threading.local()  # the connection of this thread's batch
-        self._places = threading.BoundedSemaphore(CONNECTIONS)
-        self._idle: list[psycopg.Connection[Any]] = []
-        self._closed = False
 
     def enter(self, *, create: bool) -> None:
         """Look whether it is there, and make it if it is to be. Raises StoreNotFound, NotARepository."""
@@ -109,7 +67,7 @@ class PostgresqlStore(Store):
 
     def _look(self) -> None:
         """Raises NotARepository where the table is not what it should be."""
-        with self._connection() as connection, self._translated():
+        with self._connections.one() as connection, self._connections.translated():
             try:
                 with connection.cursor(binary=True) as cursor:
                     cursor.execute(self._sql("SELECT namespace, name, value FROM {table} LIMIT 0"))
@@ -140,7 +98,7 @@ class PostgresqlStore(Store):
         return bytes(rows[0][0])
 
     def get_many(self, namespace: str, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        if getattr(self._local, "connection", None) is None:
+        if not self._connections.in_batch():
             yield from super().get_many(namespace, names)
             return
         for name in names:  # other threads would not see what this one's batch wrote
@@ -187,8 +145,8 @@ class PostgresqlStore(Store):
             "INSERT INTO {table}(namespace, name, value) VALUES(%s, %s, %b)"
             " ON CONFLICT(namespace, name) DO UPDATE SET value = excluded.value"
         )
-        with self._connection() as connection, self._translated(), ExitStack() as stack:
-            if getattr(self._local, "connection", None) is None:  # its beginning and end wait for no answer
+        with self._connections.one() as connection, self._connections.translated(), ExitStack() as stack:
+            if not self._connections.in_batch():  # its beginning and end wait for no answer
                 stack.enter_context(connection.pipeline())
                 stack.enter_context(connection.transaction())
             stack.enter_context(connection.cursor(binary=True)).executemany(self._sql(query), rows())
@@ -197,7 +155,7 @@ class PostgresqlStore(Store):
         self._writable()
         check_key(namespace, name)
         query = "INSERT INTO {table}(namespace, name, value) VALUES(%s, %s, %b) ON CONFLICT DO NOTHING"
-        with self._connection() as connection:
+        with self._connections.one() as connection:
             return self._run(connection, query, (namespace, name, bytes(value))) == 1
 
     def delete(self, namespace: str, names: Iterable[str]) -> None:
@@ -244,118 +202,36 @@ class PostgresqlStore(Store):
                 self._run(connection, "DROP SCHEMA {schema}", schema=sql.Identifier(self._schema))
         self.close()
 
-    @contextmanager
-    def batch(self) -> Iterator[psycopg.Connection[Any]]:
+    def batch(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         """A transaction of this thread; inside another one it is part of that."""
-        inside = getattr(self._local, "connection", None)
-        if inside is not None:
-            yield inside
-            return
-        with self._connection() as connection:
-            self._local.connection = connection
-            try:
-                with self._translated(), connection.transaction():
-                    yield connection
-            finally:
-                self._local.connection = None
+        return self._connections.batch()
 
     def close(self) -> None:
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self._connections.close()
 
-    # -- connections, statements, errors
-
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """The one of this thread's batch, or else one for this block alone; they are handed on."""
-        if (inside := getattr(self._local, "connection", None)) is not None:
-            yield inside
-            return
-        with self._places:
-            connection = self._take()
-            try:
-                yield connection
-            finally:
-                idle = psycopg.pq.TransactionStatus.IDLE
-                if self._closed or connection.closed or connection.info.transaction_status != idle:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
-
-    def _take(self) -> psycopg.Connection[Any]:
-        while True:
-            if self._closed:
-                raise StoreError(f"{self._url} was closed")
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return self._connect()
-            if not connection.closed:
-                return connection
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        try:
-            connection = _Connection.connect(**self._options, autocommit=True)
-        except psycopg.Error as error:
-            raise self._of_connecting(error) from None
-        try:
-            with self._translated():
-                read_only = "; SET default_transaction_read_only = on" if self.read_only else ""
-                connection.execute((_SETTINGS + read_only).encode())
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    # -- statements
 
     def _sql(self, query: str, **parts: sql.Composable) -> sql.Composed:
         return sql.SQL(query).format(table=self._table, **parts)
 
     def _rows(self, query: str, values: Iterable[Any] = (), **parts: sql.Composable) -> builtins.list[tuple[Any, ...]]:
-        with self._connection() as connection, self._translated(), connection.cursor(binary=True) as cursor:
+        with (
+            self._connections.one() as connection,
+            self._connections.translated(),
+            connection.cursor(binary=True) as cursor,
+        ):
             return cursor.execute(self._sql(query, **parts), tuple(values)).fetchall()
 
     def _run(
         self, connection: psycopg.Connection[Any], query: str, values: Iterable[Any] = (), **parts: sql.Composable
     ) -> int:
         """One statement; the number of rows it changed or gave."""
-        with self._translated(), connection.cursor(binary=True) as cursor:
+        with self._connections.translated(), connection.cursor(binary=True) as cursor:
             return cursor.execute(self._sql(query, **parts), tuple(values)).rowcount
 
     def _writable(self) -> None:
         if self.read_only:
             raise StoreReadOnly(f"{self._url} was opened for reading only")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """PostgreSQL's errors as ours, in one line each."""
-        try:
-            yield
-        except errors.DiskFull:
-            raise StoreFull(f"no room is left for the database of {self._url}: free some space there") from None
-        except (errors.ReadOnlySqlTransaction, errors.InsufficientPrivilege) as error:
-            raise StoreReadOnly(f"{self._url} cannot be written: {_line(error)}") from None
-        except (errors.UndefinedTable, errors.InvalidSchemaName):
-            raise StoreNotFound(f"{self._url} is gone: its table was dropped") from None
-        except (errors.DataCorrupted, errors.IndexCorrupted) as error:
-            raise CorruptData(f"{self._url} is damaged: {_line(error)}") from None
-        except (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable):
-            raise StoreUnavailable(f"{self._url}: another writer was in the way; try again") from None
-        except errors.QueryCanceled:
-            raise StoreUnavailable(f"{self._url}: the server took too long; try again") from None
-        except (errors.OperationalError, psycopg.InterfaceError) as error:
-            raise StoreUnavailable(f"the connection to {self._url} was lost ({_line(error)}); try again") from None
-        except psycopg.Error as error:
-            raise StoreError(f"{self._url}: {_line(error)}") from None
-
-    def _of_connecting(self, error: psycopg.Error) -> SprayDryError:
-        """What the server says on being connected to has no code to tell it by, only words."""
-        text = _line(error)
-        if re.search(r'database ".*" does not exist', text):
-            return StoreNotFound(f"there is no database for {self._url}: `createdb` makes one")
-        if re.search("password|role .* does not exist|authentication failed|pg_hba", text):
-            return StoreError(f"{self._url} does not let you in: {text}; passwords belong in ~/.pgpass or $PGPASSWORD")
-        return StoreUnavailable(f"{self._url} cannot be reached: {text}; try again later")
 
 
 def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> PostgresqlStore:
@@ -366,37 +242,12 @@ def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> Post
     """
     if psycopg is None:
         raise UsageError(f"{scheme}: needs psycopg: pip install 'spraydry[postgresql]'")
-    match = _URL.fullmatch(rest)
-    if match is None:
-        raise UsageError(f"{scheme}: cannot be meant: write {scheme}://USER@HOST/DATABASE")
-    if match["password"] is not None or re.search("(^|&)(ssl)?pass", match["query"] or ""):
-        raise UsageError(f"{scheme}: no password may stand in a URL: put it into ~/.pgpass or $PGPASSWORD")
-    schema = "spraydry"
-    for word in filter(None, (match["query"] or "").split("&")):
-        key, _, schema = word.partition("=")
-        if key != "schema" or not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
-            raise UsageError(f"{scheme}: {word!r} cannot be meant: only ?schema=NAME, lower-case letters, digits and _")
-    given = {
-        "host": unquote(match["host"]).strip("[]"),
-        "port": match["port"],
-        "user": unquote(match["user"] or ""),
-        "dbname": unquote(match["database"] or ""),
-    }
-    if "\0" in "".join(filter(None, given.values())):
-        raise UsageError(f"{scheme}: cannot be meant: it holds a NUL")
-    options: dict[str, Any] = {key: value for key, value in given.items() if value}
-    options |= {"connect_timeout": _CONNECT_WITHIN_S, "tcp_user_timeout": int(_ANSWER_WITHIN_S * 1000)}
-    options |= {"keepalives_idle": 30, "client_encoding": "utf8", "application_name": "spraydry"}
-    store = PostgresqlStore(options, schema, f"{scheme}://{rest}", read_only=read_only)
+    options, schema = parsed(rest, scheme)
+    url = f"{scheme}://{rest}"
+    store = PostgresqlStore(Connections(options, url, read_only=read_only), schema, url, read_only=read_only)
     try:
         store.enter(create=create)
         return store
     except BaseException:
         store.close()
         raise
-
-
-def _line(error: Exception) -> str:
-    """The server's message without the statement, or the library's."""
-    told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join((told or str(error)).split())[:300]

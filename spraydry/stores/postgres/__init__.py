@@ -1,0 +1,1 @@
+"""What the store on PostgreSQL is built on: where a URL leads, and connections."""
