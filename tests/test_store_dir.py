@@ -558,7 +558,7 @@ def test_of_racing_processes_one_wins_while_the_layout_changes(store: Store, pat
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        won = [[int(slot) for slot in process.communicate(timeout=120)[0].split()] for process in processes]
+        won = [[int(slot) for slot in process.communicate(timeout=600)[0].split()] for process in processes]
     finally:
         over.set()
         changing.join()
@@ -631,10 +631,11 @@ def test_a_writer_killed_again_and_again(store: Store, path: Path, tmp_path: Pat
                 [sys.executable, "-c", WRITER, f"dir:{path}", str(number), str(len(slots) + 1)], stdout=output
             )
             try:
-                deadline = time.monotonic() + 60
-                while not said.stat().st_size and process.poll() is None and time.monotonic() < deadline:
-                    time.sleep(0.005)
-                time.sleep(rng.random() * 0.15)  # the moment to be killed at
+                deadline_s, wanted = time.monotonic() + 120, rng.randrange(1, 9)
+                while said.read_bytes().count(b"\n") < wanted:
+                    assert process.poll() is None and time.monotonic() < deadline_s
+                    time.sleep(0.001)
+                time.sleep(rng.random() * 0.02)  # the moment to be killed at
             finally:
                 process.kill()
                 process.wait()

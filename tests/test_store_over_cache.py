@@ -21,6 +21,7 @@ from spraydry.errors import CorruptData, StoreFull, StoreUnavailable, UsageError
 from spraydry.format.digest import digest
 from spraydry.stores.base import Store, Stored, open_store
 from spraydry.stores.memory import MemoryStore
+from spraydry.stores.over import limited
 from spraydry.stores.over.ages import GUESS, Ages
 from spraydry.stores.over.cache import Cache
 from spraydry.stores.over.limited import CACHED
@@ -252,11 +253,11 @@ def test_values_on_their_way_count() -> None:
     local.next("hang")
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(store.limited.keep, "frames", large)
-        assert local.hanging.acquire(timeout=10)
+        assert local.hanging.acquire(timeout=120)
         for number in range(70):
             store.get("frames", name_of(number))  # a round of the listing ends without those that are being written
         local.release()
-        writing.result(10)
+        writing.result(120)
     for number in range(70, 100):
         store.get("frames", name_of(number))
         assert held_bytes(local) <= 100 * SIZE
@@ -361,7 +362,8 @@ def test_deleted_while_open(rng: random.Random) -> None:
     store.close()
 
 
-def test_broken_from_the_start_and_on_the_way() -> None:
+def test_broken_from_the_start_and_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited, "_REST_S", 3600.0)
     slow, local = filled(50), FaultyStore(MemoryStore())
     local.rates["down"] = 1.0
     store = Cache(slow, local, 100 * SIZE)
@@ -544,7 +546,7 @@ def worker(places: tuple[str, str], seed: int, reads: int) -> subprocess.Popen[s
 def test_processes_share_it(places: tuple[str, str]) -> None:
     workers = [worker(places, seed, 500) for seed in range(3)]
     for done in workers:
-        assert done.communicate(timeout=120) == ("ready\ntrouble: None\n", "")
+        assert done.communicate(timeout=600) == ("ready\ntrouble: None\n", "")
     local = open_store(places[1])
     assert 60 * SIZE < held_bytes(local) <= 125 * SIZE
     store = Cache(open_store(places[0]), local, 100 * SIZE)

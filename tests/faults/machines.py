@@ -20,7 +20,7 @@ from tests.ingest.trees import differences
 SPRAYDRY = [sys.executable, "-c", "from spraydry.cli import main; main()"]
 _HOMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
 _OURS = ("AWS_", "PG", "SPRAYDRY_")
-_ENDS_WITHIN_S = 300
+_ENDS_WITHIN_S = 600
 
 
 class Machine:

@@ -100,7 +100,7 @@ class Writers:
 
     def close(self) -> None:
         self._asked.close()
-        self.process.wait(60)
+        self.process.wait(600)
         self._told.close()
 
 

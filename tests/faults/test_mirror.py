@@ -25,7 +25,7 @@ from tests.ingest.trees import differences
 from tests.servers import Server, server_or_skip
 
 _fresh = itertools.count()
-_WAITS_S = 120
+_WAITS_S = 600
 # Stops itself, for others to go on, when it has stored so many batches.
 _INGEST = """
 import itertools, os, signal

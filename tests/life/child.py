@@ -75,7 +75,7 @@ def killed(arguments: Sequence[str], writes: int, codes: tuple[int, ...] = (0,))
     far. Raises Failed where it failed before."""
     process = _context.Process(target=_child, args=(arguments, dict(os.environ), writes))
     process.start()
-    process.join(120)
+    process.join(600)
     assert process.exitcode is not None, f"spraydry {' '.join(arguments)} hangs"
     if process.exitcode not in (*codes, -signal.SIGKILL):
         raise Failed(arguments, process.exitcode, "in a child")

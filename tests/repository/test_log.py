@@ -294,7 +294,7 @@ def test_racing_processes_win_slots_one_each(repository_path: str) -> None:
         assert racer.stdin
         racer.stdin.write(b"\n")
         racer.stdin.flush()
-    assert [racer.communicate(timeout=120)[1].decode() for racer in racers] == [""] * 4
+    assert [racer.communicate(timeout=600)[1].decode() for racer in racers] == [""] * 4
     store = open_store(repository_path)
     assert names(reread(store)) == [f"v{number}" for number in range(1, 41)]
     store.close()

@@ -285,7 +285,7 @@ def test_cache_under_threads() -> None:
 
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(look if thread < 2 else fill, thread) for thread in range(6)]:
-            done.result(60)
+            done.result(600)
     assert cache._held <= 20_000 and cache._held == sum(held for _, _, held in cache._frames.values())
 
 

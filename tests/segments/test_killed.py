@@ -77,7 +77,7 @@ def test_killed_at_each_call(tmp_path: Path) -> None:
     for call in [*range(1, 130), *range(130, 1000, 41)]:
         folder = tmp_path / str(call)
         writer = start(folder, 5, call)
-        lines = writer.communicate(timeout=60)[0].splitlines()
+        lines = writer.communicate(timeout=600)[0].splitlines()
         assert writer.returncode in (0, -signal.SIGKILL)
         killed += writer.returncode != 0
         ended += "done" in lines

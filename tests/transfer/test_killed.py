@@ -82,7 +82,7 @@ def test_pushes_into_one_place_at_the_same_time(tmp_path: Path, rng: random.Rand
         subprocess.Popen([*SPRAYDRY, "--repo", url, "push", there, "--json"], stdout=subprocess.PIPE, text=True)
         for url in urls
     ]
-    done = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    done = [json.loads(process.communicate(timeout=600)[0]) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert sorted(done[0]["versions"] + done[1]["versions"]) == ["r@v1", "r@v2", "s@v1"]
     with Repository.open(there) as target:
