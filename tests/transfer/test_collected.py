@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from pathlib import Path
 
@@ -57,6 +58,32 @@ def test_a_push_of_what_is_condemned_and_waits(tmp_path: Path, rng: random.Rando
     with Repository.open(here) as source, Repository.open(there) as target:
         assert verify(target).sound
         assert len(target.versions("again")) == 8
+
+
+def test_a_push_under_which_all_is_collected_before_each_commit(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it sends again is listed from the first, so that it does not go on like that."""
+    here, there = place(tmp_path, "sqlite", "here"), place(tmp_path, "dir", "there")
+    fill(here, rng)
+    with (
+        Repository.open(here) as source,
+        Repository.open(there, create=True) as target,
+        Repository.open(there) as collector,
+    ):
+        committing, collected = target.committing, []
+
+        def late() -> object:
+            if sys._getframe(1).f_code.co_name == "append_whole":
+                collector.refresh()
+                collected.append(gc(collector, grace_ns=0).deleted_frames)
+            return committing()
+
+        monkeypatch.setattr(target, "committing", late)
+        transfer(source, target)
+        assert collected[0] > 0, "the control"
+        check_same(source, target)
+        assert verify(target).sound
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "dir", "segment"])

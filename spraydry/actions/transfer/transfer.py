@@ -28,7 +28,7 @@ from spraydry.errors import (
 from spraydry.format.entry import Content
 from spraydry.format.version import TagRecord, VersionRecord
 from spraydry.repository.bundles import check_whole
-from spraydry.repository.leases import hold
+from spraydry.repository.leases import Lease, hold
 from spraydry.repository.log import Log
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
@@ -100,7 +100,8 @@ def transfer(
     """
     wanted = check(source, addresses, root, hoards)
     done = Transferred()
-    with hold(source, "a transfer", pins=[version.made_in for version in wanted]):
+    with ExitStack() as leases:
+        leases.enter_context(hold(source, "a transfer", pins=[version.made_in for version in wanted]))
         source.refresh()  # what was removed and collected before the lease was there is not found any more
         versions = check(source, addresses, root, hoards)
         if source.opened.bundle is not None:
@@ -110,15 +111,18 @@ def transfer(
             choose_keys(source, target, hoard, overwrite)
             for hoard in hoards or (() if addresses else source.log.hoards.names())
         ]
+        lease: Lease | None = None
         for attempt in range(_TRIES):
             choice = choose(versions, source.log, target.log)
             began_at = target.log.head[0]
             try:
-                _attempt(source, target, choice, began_at, contents, assumed, done, dry_run, report)
+                _attempt(source, target, choice, began_at, contents, assumed, done, dry_run, report, lease)
                 break
             except CollectedMeanwhile:  # what was counted on: it is sent again
                 if attempt == _TRIES - 1:
                     raise
+                if lease is None:  # others collect just now, so what is sent again is listed from the first
+                    lease = leases.enter_context(hold(target, "a transfer", writing=True, at_once=True))
                 target.refresh()
         for some in keys:
             transfer_keys(source, target, some, contents=contents, dry_run=dry_run, report=report)
@@ -140,6 +144,7 @@ def _attempt(
     done: Transferred,
     dry_run: bool,
     report: Report,
+    lease: Lease | None,
 ) -> None:
     done.existing = [str(version) for version in choice.existing if str(version) not in done.versions]
     done.removed = [str(version) for version in choice.removed]
@@ -151,7 +156,7 @@ def _attempt(
     shared = shared_versions(source.log, target.log)
     wanted = [Wanted(str(item), None if item.there else item.record, _base(item, shared)) for item in choice.items]
     reader = Reader(source, target)
-    for number in copy(source, target, reader, wanted, contents, assumed, done, dry_run, report):
+    for number in copy(source, target, reader, wanted, contents, assumed, done, dry_run, report, lease):
         item = choice.items[number]
         if dry_run:
             done.versions += [str(version) for version in item.names]
@@ -201,9 +206,11 @@ def copy(
     done: Transferred,
     dry_run: bool,
     report: Report,
+    lease: Lease | None = None,
 ) -> Iterator[int]:
     """Copy the chunks which the target lacks of versions, in their order; the number of each as soon as it is whole and
-    durable there. What is read of them comes through `reader`. Counts in `done`."""
+    durable there. What is read of them comes through `reader`. Counts in `done`. The `lease` keeps what is stored there
+    from collection until a version names it; by default one of its own, which is written when it takes long."""
     with scratch_errors(), ExitStack() as stack:
         plan = Plan(source, lambda chunks: _unknown(target, chunks))
         stack.callback(plan.close)
@@ -230,7 +237,7 @@ def copy(
             done.frames, done.chunks, done.sent_bytes = totals
             yield from range(len(wanted))
             return
-        writer = stack.enter_context(Writer(target, plan.level, run_bytes=_RUN_BYTES))
+        writer = stack.enter_context(Writer(target, plan.level, run_bytes=_RUN_BYTES, lease=lease))
         stack.enter_context(kept(writer, False))
         before = replace(done)
         sent = number = 0
