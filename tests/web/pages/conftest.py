@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spraydry.repository.repository import Repository
-from tests.web.impatient import MODULE, waits
+from tests.web.impatient import patient
 from tests.web.pages.corpus import fill
-from tests.web.serving import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -30,8 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             patch.setenv(name, value)
         with Repository.open(url, create=True) as repository:
             fill(repository, folder / "source")
-        own |= waits(paint_s=60.0)  # however slow the machine is, code has its colours
-        with serving(folder, "--read-only", module=MODULE, SPRAYDRY_REPO=url, **own) as server:
+        with patient(folder, "--read-only", SPRAYDRY_REPO=url, **own) as server:
             yield server.url
 
 
@@ -43,6 +41,7 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        options = ["--no-sandbox", "--disable-gpu"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options, timeout=180_000)
         yield browser
         browser.close()

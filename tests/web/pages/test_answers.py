@@ -16,15 +16,15 @@ import pytest
 
 from spraydry.repository.repository import Repository
 from tests.versions import make_version
+from tests.web.impatient import patient
 from tests.web.pages.corpus import EVIL_NAMES, MANY
-from tests.web.serving import serving
 
 HTML = {"Accept": "text/html,*/*;q=0.8"}
 
 
 def get(site: str, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
     """The status, headers and text of what is at a path, as it is written."""
-    connection = http.client.HTTPConnection(urlsplit(site).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(site).netloc, timeout=120)
     try:
         connection.request("GET", path, headers={**HTML, **headers})
         answer = connection.getresponse()
@@ -165,7 +165,7 @@ def test_only_what_the_token_gives_is_seen(tmp_path: Path) -> None:
     made = run_command(*command)
     secret = next(value for key, value in made.items() if key in ("secret", "token"))
     authorization = {"Authorization": "Basic " + b64encode(f"me:{secret}".encode()).decode()}
-    with serving(tmp_path, "--tokens", tokens, SPRAYDRY_REPO=url) as server:
+    with patient(tmp_path, "--tokens", tokens, SPRAYDRY_REPO=url) as server:
 
         def seen(path: str) -> tuple[int, str]:
             status, _, html = get(server.url, path, **authorization)
@@ -195,7 +195,7 @@ def test_several_repositories_have_a_page_each(tmp_path: Path) -> None:
         with Repository.open(url, create=True) as repository:
             make_version(repository, "r", {b"d": {b"line\nfeed": b"text\n"}})
             make_version(repository, "alone", {b"x": b""})
-    with serving(tmp_path, f"first={urls[0]}", f"second={urls[1]}") as server:
+    with patient(tmp_path, f"first={urls[0]}", f"second={urls[1]}") as server:
         assert rows(get(server.url, "/")[2]) == ["/first/", "/second/"]
         status, _, html = get(server.url, "/second/")
         assert status == 200 and 'href="/second/-/search"' in html
@@ -211,7 +211,7 @@ def test_a_root_that_is_a_file_has_a_page(tmp_path: Path) -> None:
     url = str(tmp_path / "repository.sqlite")
     with Repository.open(url, create=True) as repository:
         make_version(repository, "single", b"dear all\n")  # type: ignore[arg-type]
-    with serving(tmp_path, SPRAYDRY_REPO=url) as server:
+    with patient(tmp_path, SPRAYDRY_REPO=url) as server:
         status, headers, _ = get(server.url, rows(get(server.url, "/")[2])[0])
         assert (status, headers["Location"]) == (303, "/-/view/single@v1")
         status, _, html = get(server.url, "/-/view/single@v1")
@@ -227,11 +227,11 @@ def test_no_address_of_a_store_is_told(tmp_path: Path) -> None:
         run_quietly("store", "add", f"dir:{other}", "--name", "second", "--weight", "100")
     with Repository.open(url) as repository:
         make_version(repository, "r", {b"f%d" % at: b"%d" % at * 1000 for at in range(30)})
-    with serving(tmp_path, SPRAYDRY_REPO=url) as server:
+    with patient(tmp_path, SPRAYDRY_REPO=url) as server:
         html = get(server.url, "/-/stores")[2]
         assert "all is well" in html and "second" in html and str(tmp_path) not in html
     other.rename(tmp_path / "away")
-    with serving(tmp_path, SPRAYDRY_REPO=url) as server:
+    with patient(tmp_path, SPRAYDRY_REPO=url) as server:
         html = get(server.url, "/-/stores")[2]
         assert "not all is well" in html and str(tmp_path) not in html
         answers = [get(server.url, path) for path in ("/", "/r@v1/", "/-/view/r@v1/f1", "/-/space/r@v1?by=stored")]
