@@ -23,7 +23,7 @@ from spraydry.repository.repository import Repository
 from tests.faultproxy import Fault, proxy
 from tests.ingest.trees import taken, version_of
 from tests.servers import server_or_skip
-from tests.web.serving import Running, serving
+from tests.web.serving import Running, kept_port, serving
 
 _PATIENCE_S = 300.0
 _FILES = 12
@@ -36,7 +36,7 @@ class Site:
         self._folder = folder
         self._url = url
         self._stack = ExitStack()
-        self.port = 0
+        self.port = self._stack.enter_context(kept_port())
         self._running: Running | None = None
 
     def start(self) -> None:
@@ -44,7 +44,6 @@ class Site:
         self._running = self._stack.enter_context(
             serving(self._folder, listen=f"127.0.0.1:{self.port}", SPRAYDRY_REPO=self._url, **homes)
         )
-        self.port = self._running.port
 
     def kill(self) -> None:
         assert self._running is not None
