@@ -46,7 +46,7 @@ class Target:
     def send(self, *parts: bytes) -> bytes:
         """Send bytes over a connection of its own, hang up, and what comes back."""
         got = b""
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=120) as connection:
             with suppress(OSError):
                 for part in parts:
                     connection.sendall(part)

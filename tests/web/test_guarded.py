@@ -161,7 +161,7 @@ def test_a_link_is_good_for_its_path_only(guarded: Guarded) -> None:
     from spraydry.web.guard import links, tokenfile
 
     key = bytes.fromhex(tokenfile.read(guarded.tokens).key)
-    soon = int(time.time()) + 100
+    soon = int(time.time()) + 1000
     link = links.sign(key, "/hidden-root@v1/hidden-name.txt", soon)
     port = guarded.server.port
     assert ask(port, "GET", link).body == b"hidden content, to be seen by few"

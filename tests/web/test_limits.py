@@ -47,11 +47,11 @@ def _put(server: Running, frame: bytes, secret: str | None = None) -> Answer:
 def test_requests_that_come_too_fast(tmp_path: Path, url: str) -> None:
     tokens = tmp_path / "tokens.json"
     one, other = (token(tokens, name, "read", "list") for name in ("one", "other"))
-    with serving(tmp_path, "--rate", "0.01", "--tokens", str(tokens), SPRAYDRY_REPO=url) as server:
+    with serving(tmp_path, "--rate", "0.001", "--tokens", str(tokens), SPRAYDRY_REPO=url) as server:
         assert ask(server.port, "GET", "/v1/", token=one).status == 200
         refused = ask(server.port, "GET", "/v1/", token=one)
         assert (refused.status, refused.kind) == (429, "TooMany")
-        assert 1 <= int(refused.headers["retry-after"]) <= 100
+        assert 1 <= int(refused.headers["retry-after"]) <= 1000
         assert ask(server.port, "GET", "/v1/", token=other).status == 200, "each token has its own"
         assert ask(server.port, "GET", "/v1/").status == 401
         assert ask(server.port, "GET", "/v1/").status == 429, "and so has each address"
@@ -61,7 +61,7 @@ def test_requests_that_come_too_fast(tmp_path: Path, url: str) -> None:
 
 def test_behind_a_proxy_it_is_the_client_who_counts(tmp_path: Path, url: str) -> None:
     log = tmp_path / "access.log"
-    arguments = ("--rate", "0.01", "--proxy", "127.0.0.1", "--access-log", str(log))
+    arguments = ("--rate", "0.001", "--proxy", "127.0.0.1", "--access-log", str(log))
     with serving(tmp_path, *arguments, SPRAYDRY_REPO=url) as server:
         for number in range(3):
             assert ask(server.port, "GET", "/v1/", X_Forwarded_For=f"::1, 192.0.2.{number}").status == 200
@@ -72,7 +72,7 @@ def test_behind_a_proxy_it_is_the_client_who_counts(tmp_path: Path, url: str) ->
         assert server.end() == 0
     addresses = [json.loads(line)["address"] for line in log.read_text().splitlines()]
     assert addresses[0] == "192.0.2.0" and addresses[-1] == "127.0.0.1"
-    with serving(tmp_path, "--rate", "0.01", SPRAYDRY_REPO=url) as server:
+    with serving(tmp_path, "--rate", "0.001", SPRAYDRY_REPO=url) as server:
         assert ask(server.port, "GET", "/v1/", X_Forwarded_For="192.0.2.1").status == 200
         assert ask(server.port, "GET", "/v1/", X_Forwarded_For="192.0.2.2").status == 429, "nobody said it is a proxy"
 
@@ -100,7 +100,7 @@ def test_bodies_that_are_too_large(tmp_path: Path, url: str) -> None:
         large = _frame(os.urandom(2000))
         refused = _put(server, large)
         assert (refused.status, refused.kind) == (413, "BodyTooLarge")
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         connection.request(
             "PUT",
             f"/v1/values/frames/{digest(large).hex()}",

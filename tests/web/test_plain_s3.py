@@ -26,7 +26,7 @@ ceph = server_for("ceph")
 
 def redirected(server: Running, path: str, **headers: str) -> Got:
     """The redirect, which comes once the file is in the bucket; until then the file itself."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # an upload that failed is begun again after a minute
     while (got := ask(server, path, **headers)).status == 200:
         assert time.monotonic() < deadline
     assert got.status == 307 and got.body == b""
@@ -35,7 +35,7 @@ def redirected(server: Running, path: str, **headers: str) -> Got:
 
 def fetch(url: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
     request = urllib.request.Request(url, headers={key.replace("_", "-"): value for key, value in headers.items()})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return answer.status, answer.read(), {key.lower(): value for key, value in answer.headers.items()}
 
 

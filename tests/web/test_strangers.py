@@ -163,7 +163,7 @@ def test_a_body_has_one_end(site: Site) -> None:
     """What a proxy that goes by the length takes for a body is another request to a server that goes by the chunks."""
     head = b"POST /v1/batch/has HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n" % site.owner.encode()
     hidden = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", site.port), 10) as connection:
+    with socket.create_connection(("127.0.0.1", site.port), 120) as connection:
         connection.sendall(head + b"Transfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n" % len(hidden) + hidden)
         told = b""
         while part := connection.recv(65536):
@@ -211,7 +211,7 @@ def test_one_token_cannot_keep_others_from_transactions(site: Site, tmp_path: Pa
         try:
             answers = []
             for _ in range(70):
-                connection = socket.create_connection(("127.0.0.1", server.port), 30)
+                connection = socket.create_connection(("127.0.0.1", server.port), 120)
                 held.append(connection)
                 asked = "POST /v1/hoards/h/transactions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
                 connection.sendall(f"{asked}Authorization: Bearer {greedy}\r\n\r\n".encode())
