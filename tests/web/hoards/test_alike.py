@@ -14,6 +14,7 @@ from spraydry import Hoard
 from spraydry.actions.hoard.remote import RemoteHoard
 from spraydry.errors import Conflict, HoardNotFound, KeyExists, KeyNotFound, UsageError
 from spraydry.format.digest import digest
+from spraydry.stores.remote import server as asking
 from tests.repositories import Run, caller
 from tests.web.serving import serving
 
@@ -25,8 +26,11 @@ def nothing() -> None:
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, Callable[[], object]]]:
     """The address of a repository, and what goes wrong in the middle."""
+    monkeypatch.setattr(asking, "_GREETING_S", 60.0)  # a slow machine is no dead server
     url = f"sqlite:{tmp_path / 'repository.sqlite'}"
     Hoard("other", url, create=True).close()
     if request.param == "here":
