@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from spraydry.errors import ExpressionError, MountError, SprayDryError
@@ -201,6 +200,5 @@ def _serve_found(
         engines.serve(repository, found, point, options, mounted)
     finally:
         if record is not None:
-            with suppress(OSError):
-                os.unlink(record)
+            mounts.remove_record(record)
         log.info("%s is unmounted", point)

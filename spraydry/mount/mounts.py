@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import re
@@ -12,6 +13,8 @@ import shutil
 import signal
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from spraydry.errors import MountError
@@ -20,7 +23,7 @@ _FUSE, _EROFS = "fuse.spraydry", "erofs"
 _IMAGE = re.compile(r".*/spraydry/[0-9a-f]{32}/erofs-[0-9a-f]{32}(//deleted)?")  # as actions.image names them
 _DETACH = 2  # MNT_DETACH
 _ENDS_BY_ITSELF_S = 3.0
-_END_WITHIN_S = 30.0
+_END_WITHIN_S = 60.0  # longer than a busy store is waited for
 
 
 @dataclass(frozen=True)
@@ -192,12 +195,33 @@ def write_record(device: int) -> str | None:
     try:
         folder = own_folder()
         path = os.path.join(folder, f"mount-{os.major(device)}-{os.minor(device)}")
-        with open(path + ".new", "w", encoding="ascii") as file:
-            json.dump({"pid": os.getpid(), "started": _started(os.getpid())}, file)
-        os.replace(path + ".new", path)
+        with _alone(folder):
+            with open(path + ".new", "w", encoding="ascii") as file:
+                json.dump({"pid": os.getpid(), "started": _started(os.getpid())}, file)
+            os.replace(path + ".new", path)
     except (OSError, MountError):
         return None
     return path
+
+
+def remove_record(path: str) -> None:
+    """Take away what this process noted. Its mount is gone, so another may have got the device number, and its process
+    have written there."""
+    with suppress(OSError, ValueError), _alone(os.path.dirname(path)):
+        with open(path, encoding="ascii") as file:
+            if json.load(file)["pid"] != os.getpid():
+                return
+        os.unlink(path)
+
+
+@contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _started(pid: int) -> int:

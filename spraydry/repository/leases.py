@@ -137,8 +137,10 @@ class Lease:
     def close(self) -> None:
         """Let go: what it kept may be collected."""
         self._closed.set()
-        with suppress(SprayDryError), self._repository.store.batch(), self._lock:
-            if self._written:
+        with self._lock:  # a heartbeat that is just writing ends first, and none comes after it
+            written = self._written
+        if written:  # else there is nothing to take away, for which a busy store would be waited for
+            with suppress(SprayDryError), self._repository.store.batch(), self._lock:
                 self._written = False
                 _delete(self._repository, self._id)
         if self._thread is not None:
