@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,7 +59,7 @@ def spraydry(
     def run(*arguments: str, code: int = 0) -> Run:
         if arguments[0] == "mount" and "--engine" not in arguments:
             arguments += ("--engine", engine)
-        done = subprocess.run([*SPRAYDRY, *arguments], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([*SPRAYDRY, *arguments], capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == code, (arguments, done.returncode, done.stderr)
         assert len(done.stderr.splitlines()) <= 1 or code == 0, done.stderr
         return done
@@ -80,6 +82,26 @@ def point(tmp_path: Path) -> Path:
 def log_text(tmp_path: Path) -> Callable[[], str]:
     """What the daemons of this test have logged so far."""
     return lambda: (tmp_path / "state" / "spraydry" / "mount.log").read_text()
+
+
+def ended(pid: int, within_s: float = 60.0) -> bool:
+    """Whether a process ends within that time with all of its threads: only then are its descriptors closed."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([process], [], [], within_s)[0])
+    finally:
+        os.close(process)
+
+
+def wait_until(happened: Callable[[], object], within_s: float = 120.0) -> None:
+    """Look again and again until it has happened; fails where it does not within that time."""
+    until_s = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
 
 
 def daemon_of(point: Path) -> int:

@@ -60,7 +60,7 @@ class Kernel:
 
     def __init__(self, handlers: Some, repository: Repository) -> None:
         self.end, session = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.end.settimeout(10)
+        self.end.settimeout(100)
         self.handlers = handlers
         self.libfuse = session.detach()
         self.channel = Channel(handlers, ChunkFetcher(repository), self.libfuse)
@@ -79,7 +79,7 @@ class Kernel:
 @pytest.fixture
 async def kernel(repository: Repository) -> AsyncIterator[Kernel]:
     made = Kernel(Some(), repository)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(made.channel.pass_back)
             nursery.start_soon(made.channel.serve, nursery)
@@ -139,7 +139,7 @@ async def test_others_are_served_while_one_waits(kernel: Kernel) -> None:
 async def test_an_ended_mount_ends_it(repository: Repository) -> None:
     kernel = Kernel(Some(), repository)
     kernel.end.close()
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             await kernel.channel.serve(nursery)
     kernel.channel.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from spraydry.actions.compose.compose import compose
 from spraydry.actions.image import image_path
 from spraydry.mount import engines
 from spraydry.repository.repository import Repository
-from tests.mount.conftest import SPRAYDRY, Run, only_erofs, only_fuse
+from tests.mount.conftest import SPRAYDRY, Run, only_erofs, only_fuse, wait_until
 from tests.mount.test_mount import made_tree, seen
 from tests.versions import make_version
 
@@ -71,7 +70,7 @@ def test_where_an_expression_is_wrong(repository: Repository, spraydry: Spraydry
     make_version(repository, "r", {b"a": {b"x": b"1"}})
     for front in ((), ("--foreground",)):
         command = [*SPRAYDRY, "mount", *front, "r + q -> x", str(point)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert ran.returncode == 4
         assert ran.stderr.splitlines() == [
             "spraydry: there is no root 'q'; there is r",
@@ -91,9 +90,7 @@ def test_an_image_of_an_expression_is_made_beside_the_mount(
     assert "engine fuse" in mounted.stdout
     version = compose(repository, "same", "r - cut").version
     path = image_path(repository, repository.resolve(str(version)))
-    deadline = time.monotonic() + 60
-    while not os.path.exists(path) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: os.path.exists(path))
     spraydry("umount", str(point))
     mounted = spraydry("mount", "--engine", "auto", "r - cut", str(point), "--allow-other")
     assert "its image was there" in mounted.stdout
