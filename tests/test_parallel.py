@@ -23,7 +23,7 @@ def test_results_in_order(threads: int, ahead: int | None) -> None:
 
 
 def test_it_runs_in_threads() -> None:
-    together = threading.Barrier(4, timeout=30)
+    together = threading.Barrier(4, timeout=120)
     assert sum(ordered_map(lambda number: together.wait() >= 0, range(8), 4)) == 8
 
 
@@ -70,11 +70,11 @@ def test_items_that_fail() -> None:
 
 
 def test_stopping_early_leaves_no_thread() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     results = ordered_map(lambda number: number, range(1000), 4)
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
 
 
 def test_default_threads() -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from spraydry.actions.ingest import Ingested, ingest
 from spraydry.actions.ingest.content import CHANGED, Reader
 from spraydry.repository.repository import Repository
 from tests.ingest.trees import (
+    age,
     differences,
     entry_at,
     fill,
@@ -212,7 +214,7 @@ def test_a_writer_beside(repository: Repository, tmp_path: Path, rng: random.Ran
     finally:
         stop.set()
         thread.join()
-    time.sleep(0.15)
+    age()
     for version in repository.versions("r"):
         for found in repository.walk(str(version)):
             if found.entry.kind == 1:
@@ -225,7 +227,7 @@ def test_a_writer_beside(repository: Repository, tmp_path: Path, rng: random.Ran
 @needs_root
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """As an unprivileged user: exit code 3, each one named, the rest kept."""
-    home = Path("/dev/shm") / f"spraydry-nobody-{os.getpid()}"
+    home = Path(tempfile.mkdtemp())  # pytest's own are closed to others
     source = home / "s"
     (source / "closed").mkdir(parents=True)
     (source / "noexec").mkdir()
@@ -277,7 +279,7 @@ def test_what_was_read_elsewhere_is_not_remembered(
         (source / "two").rename(source / "one")
         (source / "x").rename(source / "two")
 
-    time.sleep(0.15)
+    age()
     hit(repository, monkeypatch, source, swap)
     swap()
     assert differences(repository, version_of(taken(repository, source)), source) == []

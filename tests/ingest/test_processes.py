@@ -14,7 +14,7 @@ import pytest
 from spraydry.actions.ingest import Ingested, ingest, processes
 from spraydry.actions.ingest.processes import Processes
 from spraydry.repository.repository import Repository
-from tests.ingest.trees import differences, version_of
+from tests.ingest.trees import differences, held_by_this_process, version_of
 
 
 @pytest.fixture
@@ -132,11 +132,9 @@ def test_files_that_change_after_the_scan(
 
 def test_nothing_stays_behind(repository: Repository, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken(repository, source, monkeypatch)
-    before = sorted(os.listdir("/proc/self/fd"))
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    before = held_by_this_process(repository)
     (source / "more").mkdir()
     for number in range(50):
         (source / "more" / str(number)).write_bytes(b"%d" % number)
     taken(repository, source, monkeypatch)
-    assert sorted(os.listdir("/proc/self/fd")) == before
-    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text() == children
+    assert not held_by_this_process(repository) - before

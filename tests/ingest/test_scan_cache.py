@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
@@ -18,7 +19,18 @@ from spraydry.format.version import RemovalRecord
 from spraydry.repository.local import cache_folder
 from spraydry.repository.log import RECORD_FORMAT
 from spraydry.repository.repository import Repository
-from tests.ingest.trees import age, as_nobody, differences, fill, names_in, read_back, taken, version_of
+from tests.ingest.trees import (
+    NOBODY,
+    age,
+    as_nobody,
+    differences,
+    fill,
+    held_by_this_process,
+    names_in,
+    read_back,
+    taken,
+    version_of,
+)
 
 
 @pytest.fixture
@@ -72,17 +84,22 @@ def test_nothing_is_opened_when_nothing_changed(repository: Repository, source: 
 
 
 @pytest.mark.root
-def test_files_without_permission_are_not_missed(tmp_path: Path) -> None:
+def test_files_without_permission_are_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unprivileged: files of mode 000 cannot be opened, and need not be."""
     if os.geteuid() != 0:
         pytest.skip("NEEDS ROOT: not tested here")
-    folder = tmp_path / "home"
-    folder.mkdir()
-    for above in (tmp_path, *tmp_path.parents):
-        if above.owner() == "root" and above.is_relative_to("/tmp") and above != Path("/tmp"):
-            above.chmod(0o755)
-    os.chown(folder, 65534, 65534)
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    # What is imported when it is first needed may lie where nobody may look.
+    (tmp_path / "warm").mkdir()
+    (tmp_path / "warm/f").write_text("x")
+    with Repository.open(str(tmp_path / "warm.sqlite"), create=True) as repository:
+        taken(repository, tmp_path / "warm")
+    with tempfile.TemporaryDirectory() as place:  # pytest's own are closed to others
+        os.chown(place, NOBODY, NOBODY)
+        monkeypatch.setenv("XDG_CACHE_HOME", os.path.join(place, "cache"))
+        _without_permission(Path(place))
+
+
+def _without_permission(folder: Path) -> None:
     with as_nobody():
         (folder / "s").mkdir()
         for name in "abc":
@@ -206,10 +223,13 @@ def test_what_was_just_written_is_read_again(
     source.mkdir()
     (source / "old").write_text("old")
     os.utime(source / "old", (1, 1))
-    time.sleep(1.5)
+    time.sleep(0.3)
     (source / "new").write_text("new")
-    with monkeypatch.context() as patch:  # a clock that ticks each second
-        patch.setattr(sys.modules["spraydry.actions.ingest.ingest"], "_CLOCK_NS", 10**9)
+    began_ns = (source / "new").stat().st_ctime_ns + 50_000_000
+    with monkeypatch.context() as patch:  # a clock that ticks five times a second, and no tick since
+        module = sys.modules["spraydry.actions.ingest.ingest"]
+        patch.setattr(module, "_CLOCK_NS", 200_000_000)
+        patch.setattr(module, "time", SimpleNamespace(time_ns=lambda: began_ns, monotonic=time.monotonic))
         taken(repository, source)
         assert taken(repository, source).read_files == 1
     age()
@@ -444,7 +464,7 @@ def test_a_large_directory_is_remembered_in_pages(repository: Repository, tmp_pa
 
 def test_no_threads_or_descriptors_stay_behind(repository: Repository, source: Path) -> None:
     taken(repository, source)
-    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    before = held_by_this_process(repository)
     for _ in range(3):
         taken(repository, source)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
+    assert not held_by_this_process(repository) - before

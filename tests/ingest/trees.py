@@ -8,7 +8,9 @@ import random
 import stat
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -168,6 +170,22 @@ def _content(repository: Repository, entry: Entry, fd: int, path: bytes, found: 
             at += len(wanted)
     if entry.file_digest != whole.digest():
         found.append(f"{path!r}: its digest is not that of its bytes")
+
+
+def held_by_this_process(repository: Repository) -> Counter[object]:
+    """Its threads, children and descriptors, but for those of the repository's own files: how many readers a
+    repository has open depends on how many threads read at the same moment. To be subtracted: what there is besides
+    belongs to other tests, and may go away meanwhile."""
+    found: Counter[object] = Counter(threading.enumerate())
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+            found.update(f"child {pid}" for pid in file.read().split())
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing itself
+            link = os.readlink(f"/proc/self/fd/{descriptor}")
+            if not link.startswith(repository.url):
+                found[link] += 1
+    return found
 
 
 def entry_at(repository: Repository, version: Version | Ingested, path: str) -> Entry:
