@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_whole_run(tree: Path, tmp_path: Path) -> None:
     work, as_json, as_markdown = tmp_path / "work", tmp_path / "result.json", tmp_path / "result.md"
     outputs = ["--json", str(as_json), "--markdown", str(as_markdown)]
     ran = subprocess.run(
-        words(tree, work, "--repeat", "2", *outputs), capture_output=True, text=True, check=False, timeout=300
+        words(tree, work, "--repeat", "2", *outputs), capture_output=True, text=True, check=False, timeout=600
     )
     assert ran.returncode == 0, ran.stderr + (work / "log").read_text(errors="replace")
 
@@ -80,15 +81,38 @@ def test_whole_run(tree: Path, tmp_path: Path) -> None:
 
 
 def end_while_mounted(command: list[str], work: Path, number: signal.Signals) -> tuple[int, str]:
-    """Start, wait until something is mounted, send a signal: how it ended and what it printed."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        deadline = time.monotonic() + 200
-        while not system.mounts_below(str(work)):
+    """Start, wait until something is mounted that nobody is about to unmount, send a signal: how it ended and what it
+    printed."""
+    deadline = time.monotonic() + 300
+
+    def wait_while(happening: Callable[[], object]) -> None:
+        while happening():
             assert process.poll() is None, "ended before anything was seen mounted"
             assert time.monotonic() < deadline
             time.sleep(0.002)
+
+    def programs_run() -> bool:
+        """Whether something that it started (find, umount, ...) has not ended yet, but for what serves the mount."""
+        for pid in system.descendants(process.pid):
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if pid != process.pid and words != [b""] and b"mount" not in words:  # who has ended has no words
+                return True
+        return False
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        while True:
+            wait_while(lambda: not system.mounts_below(str(work)))
+            process.send_signal(signal.SIGSTOP)
+            wait_while(programs_run)
+            if system.mounts_below(str(work)):
+                break
+            process.send_signal(signal.SIGCONT)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=120)
+        process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
 
@@ -113,7 +137,7 @@ def test_what_a_killed_run_left_goes_with_the_next(tree: Path, tmp_path: Path) -
         code, _ = end_while_mounted(command, work, signal.SIGKILL)
         assert code == -signal.SIGKILL
         assert system.mounts_below(str(work)) != []
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
         assert ran.returncode == 0, ran.stderr
     finally:
         left = system.mounts_below(str(work))

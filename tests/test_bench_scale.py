@@ -72,7 +72,7 @@ def test_whole_run(tmp_path: Path) -> None:
     work, as_json, as_markdown = tmp_path / "work", tmp_path / "result.json", tmp_path / "result.md"
     sizes = ["--files", "100,300", "--flat", "200", "--growth", "0.002,0.006", "--piece", "0.002"]
     command = words(work, *sizes, "--json", str(as_json), "--markdown", str(as_markdown))
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ran.returncode == 0, ran.stdout + ran.stderr + (work / "log").read_text(errors="replace")
     assert "GB are free" in ran.stderr
 

@@ -23,7 +23,7 @@ def run(work: Path, name: str) -> tuple[list[str], list[str]]:
     result = work / "result.json"
     options = ["--work", str(work), "--spraydry", str(PROGRAM), "--repeat", "1", "--scale", "0.001"]
     command = [sys.executable, str(SCRIPTS / "bench-serve"), *options, "--phases", name, "--json", str(result)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     told = json.loads(result.read_text())["phases"][name]
     assert all(min(row["samples"]) > 0 for row in told["rows"])

@@ -21,7 +21,7 @@ PROGRAM = Path(sys.executable).with_name("spraydry")
 def run(work: Path, *more: str) -> subprocess.CompletedProcess[str]:
     options = ["--work", str(work), "--spraydry", str(PROGRAM), "--repeat", "2", "--scale", "0.0001"]
     command = [sys.executable, str(SCRIPTS / "bench-versions"), *options, *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_diff(tmp_path: Path) -> None:

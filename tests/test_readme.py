@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,12 +49,12 @@ def test_the_tour(home: Path) -> None:
     lines = "".join(blocks("sh")).splitlines()
     assert len([line for line in lines if line.startswith("spraydry ")]) >= 20
     for line in lines:
-        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=3000)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert (home / "a-copy.jpg").read_bytes() == (home / "photos/2024/a.jpg").read_bytes()
     assert (home / "restored/a.jpg").read_bytes() == (home / "photos/2024/a.jpg").read_bytes()
     (program,) = blocks("python")
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "photos@v2" in done.stdout
     assert "the one with the dog" in done.stdout
@@ -74,7 +73,7 @@ def test_several_stores_one_taken_away(tmp_path: Path) -> None:
             env=environment_of(tmp_path) | running.environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=3000,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all is whole" in done.stdout and "photos@v2 is there" in done.stdout
@@ -96,7 +95,7 @@ def test_working_with_versions(tmp_path: Path) -> None:
         (site / name).write_bytes(content)
     script = "".join(blocks("sh versions"))
     command = ["bash", "-euo", "pipefail", "-xc", script]
-    done = subprocess.run(command, env=environment_of(tmp_path), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment_of(tmp_path), capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = re.findall(r"^    \$ (spraydry (?:diff|grep|compose) .*)\n((?:    [^$].*\n)+)", README.read_text(), re.M)
     assert len(shown) == 3
@@ -105,7 +104,7 @@ def test_working_with_versions(tmp_path: Path) -> None:
         assert re.sub("^    ", "", output, flags=re.M) in done.stdout, line
     line, output = shown[2]
     wrong = subprocess.run(
-        ["bash", "-c", line], env=environment_of(tmp_path), capture_output=True, text=True, timeout=60
+        ["bash", "-c", line], env=environment_of(tmp_path), capture_output=True, text=True, timeout=300
     )
     assert wrong.returncode and wrong.stderr.startswith("spraydry: there is no root 'sight'")
     assert wrong.stderr.splitlines()[1:] == [told[4:] for told in output.splitlines()[1:]]
@@ -119,8 +118,8 @@ def test_working_with_versions(tmp_path: Path) -> None:
 
 def served(name: str, home: Path) -> str:
     """The blocks of that name as one script, for a port that is free here."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    find = ["bash", "-c", '. "$0"; free_ports 1', README.parent / "scripts" / "ports.bash"]
+    port = int(subprocess.run(find, capture_output=True, check=True).stdout)
     script = "".join(blocks(f"sh {name}")).replace(":9876", f":{port}")
     script = script.replace("spraydry serve ", f"spraydry serve --listen 127.0.0.1:{port} ")
     (program,) = blocks(f"python {name}") or [""]
@@ -131,7 +130,7 @@ def served(name: str, home: Path) -> str:
 def run_script(script: str, home: Path) -> str:
     """What a script prints, and what it does beside that; it must succeed, line by line."""
     command = ["bash", "-euo", "pipefail", "-xc", script]
-    done = subprocess.run(command, env=environment_of(home), cwd=home, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment_of(home), cwd=home, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

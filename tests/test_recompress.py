@@ -206,6 +206,7 @@ def test_readers_go_on(small: Repository, built: Built, small_batches: None) -> 
         for thread in threads:
             thread.start()
         while min(rounds) == 0:
+            assert all(thread.is_alive() for thread in threads)
             time.sleep(0.01)
         for level in (3, 6, 9, 12):
             recompress(small, level=level)
@@ -309,12 +310,16 @@ def test_stopped_at_every_change_of_a_store(built: Built, small_batches: None) -
 
 
 def deletes_first(
-    repository: Repository, state: object, worth: list[groups.Outcome], real: Callable[..., Any] = replacing._replace
+    repository: Repository,
+    state: object,
+    worth: list[groups.Outcome],
+    real: Callable[..., Any] = replacing._replace,
+    between: Callable[[], object] = lambda: None,
 ) -> object:
     """A broken step: old frames are deleted before the new ones are stored, so that a stop in between loses them."""
     names = [info.name.hex() for outcome in worth for info in outcome.old]
     repository.store.delete("frames", names)
-    time.sleep(0.02)
+    between()
     return real(repository, state, worth)
 
 
@@ -388,60 +393,70 @@ def test_stopped_at_every_commit_of_a_file(built: Built, tmp_path: Path, small_b
 
 
 KILLED = """
-import sys
+import sys, time
+from functools import partial
 from spraydry.actions.recompress import groups, recompress
 from spraydry.repository.repository import Repository
 replacing = sys.modules["spraydry.actions.recompress.recompress"]
 replacing._BATCH_BYTES, groups.FRAME_TARGET_BYTES = int(sys.argv[2]), int(sys.argv[3])
+def stop_here():
+    print("deleted", flush=True)
+    time.sleep(600)
 if sys.argv[4] == "broken":
     from tests.test_recompress import deletes_first
-    replacing._replace = deletes_first
+    replacing._replace = partial(deletes_first, between=stop_here)
 with Repository.open(sys.argv[1]) as repository:
-    print("go", flush=True)
+    database = repository.catalog.database
+    transaction = database.transaction
+    def told():
+        print("transaction", flush=True)
+        return transaction()
+    database.transaction = told
     recompress(repository)
 print("done", flush=True)
 """
 
 
-def killed(path: str, after_s: float | None, variant: str = "sound") -> tuple[float, bool]:
-    """Recompress in a process of its own and kill that; how long it ran, and whether it had finished."""
+def killed(path: str, at: int | None, after_s: float = 0.0, variant: str = "sound") -> list[str]:
+    """Recompress in a process of its own, and kill that so long after it told the so-and-so-manieth thing; all that it
+    told, which are the transactions it began, and that it is done."""
     command = [sys.executable, "-c", KILLED, path, str(BATCH_BYTES), str(TARGET_BYTES), variant]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "go\n"
-        began = time.monotonic()
-        if after_s is not None:
-            time.sleep(after_s)
-            process.kill()
-        finished = process.stdout.read() == "done\n"
-    return time.monotonic() - began, finished
+        assert process.stdout is not None
+        told = []
+        for line in process.stdout:
+            told.append(line.strip())
+            if len(told) == at or told[-1] == "deleted":
+                time.sleep(after_s)
+                process.kill()
+    return told
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments(built: Built, tmp_path: Path, small_batches: None) -> None:
     path = built.copy(tmp_path / "whole")
-    takes_s, finished = killed(path, None)
-    assert finished
+    began = time.monotonic()
+    whole = killed(path, None)
+    step_s = (time.monotonic() - began) / len(whole)
+    assert whole[-1] == "done" and len(whole) > 20
     with Repository.open(path) as repository:
         frames = len(stored_frames(repository))
     moments = random.Random(3)
     unfinished = 0
     for number in range(20):
         path = built.copy(tmp_path / f"copy{number}")
-        unfinished += not killed(path, moments.random() * takes_s)[1]
+        told = killed(path, moments.randrange(1, len(whole)), moments.random() * step_s)
+        unfinished += told[-1] != "done"
         check_whole(path, built)
         with Repository.open(path) as repository:
             recompress(repository)
         check_whole(path, built)
         check_clean(path, frames)
     assert unfinished > 5
-    for number in range(20):  # the same with the broken variant is soon noticed
-        path = built.copy(tmp_path / f"broken{number}")
-        killed(path, moments.random() * takes_s, "broken")
-        try:
-            check_whole(path, built)
-        except (AssertionError, SprayDryError):
-            return
-    raise AssertionError("the broken variant was never noticed")
+    path = built.copy(tmp_path / "broken")
+    assert killed(path, None, variant="broken")[-1] == "deleted"
+    with pytest.raises((AssertionError, SprayDryError)):  # the broken variant is noticed
+        check_whole(path, built)
 
 
 def test_condemned_frames_are_removed_only_when_their_chunks_live(small: Repository, built: Built) -> None:
