@@ -274,7 +274,7 @@ def kills(variant: str, seed: int, points: int, folder: Path) -> dict[str, objec
             lasts[verb] = 0.9 * lasts.get(verb, took) + 0.1 * took
         elif killed:
             done += 1
-            lasts[verb] *= 1.02
+            lasts[verb] *= 1.008
         stage.check()
         bad += [f"round {rounds} ({verb}): {text}" for text in stage.bad]
         stage.bad.clear()
