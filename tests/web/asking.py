@@ -32,9 +32,9 @@ class Asker:
 
     def __init__(self, port: int, secure: ssl.SSLContext | None = None) -> None:
         self._connection = (
-            http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+            http.client.HTTPConnection("127.0.0.1", port, timeout=300)
             if secure is None
-            else http.client.HTTPSConnection("localhost", port, timeout=120, context=secure)
+            else http.client.HTTPSConnection("localhost", port, timeout=300, context=secure)
         )
 
     def ask(

@@ -15,6 +15,8 @@ from pathlib import Path
 from queue import Queue
 from threading import Thread
 
+_PATIENCE_S = 300  # to begin and to end, on machines that are busy
+
 
 @dataclass
 class Running:
@@ -36,7 +38,7 @@ class Running:
     def end(self) -> int:
         """Ask it to end; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(_PATIENCE_S)
 
 
 @contextmanager
@@ -70,21 +72,23 @@ def serving(
     reader = Thread(target=_read, args=(process, said), daemon=True)
     reader.start()
     try:
-        first = said.get(timeout=120)
+        first = said.get(timeout=_PATIENCE_S)
         found = re.search(r"https?://\S+?(?=/;)", first)
         if not found:
             process.send_signal(signal.SIGTERM)
-            raise AssertionError(f"it said {first!r}, ended with {process.wait(60)}: {log.read_text()[-3000:]}")
+            raise AssertionError(
+                f"it said {first!r}, ended with {process.wait(_PATIENCE_S)}: {log.read_text()[-3000:]}"
+            )
         yield Running(process, found[0], log)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(_PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        reader.join(30)
+        reader.join(_PATIENCE_S)
     assert not reader.is_alive(), "something that the server began outlives it"
 
 

@@ -53,7 +53,7 @@ class Got:
 
 
 def ask(server: Running, path: str, method: str = "GET", **headers: str) -> Got:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     try:
         connection.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
         return Got(connection.getresponse())

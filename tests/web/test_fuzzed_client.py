@@ -46,7 +46,7 @@ class Target:
     def send(self, *parts: bytes) -> bytes:
         """Send bytes over a connection of its own, hang up, and what comes back."""
         got = b""
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=120) as connection:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=300) as connection:
             with suppress(OSError):
                 for part in parts:
                     connection.sendall(part)
@@ -59,7 +59,7 @@ class Target:
     def ask(self, sent: bytes) -> bytes:
         """As `send`, without hanging up: the server does, where it is asked to."""
         got = b""
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=120) as connection:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=300) as connection:
             with suppress(ConnectionError):
                 connection.sendall(sent)
             with suppress(ConnectionError):
@@ -269,7 +269,7 @@ def test_a_server_killed_in_the_middle_of_uploads_leaves_nothing_half(tmp_path: 
     stored: set[str] = set()
 
     def upload(port: int, one: frames.Encoded) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         with suppress(OSError, http.client.HTTPException):
             connection.request("PUT", wire.value_path("frames", one.name.hex()), one.stored)
             if connection.getresponse().status == 201:

@@ -100,7 +100,7 @@ def test_bodies_that_are_too_large(tmp_path: Path, url: str) -> None:
         large = _frame(os.urandom(2000))
         refused = _put(server, large)
         assert (refused.status, refused.kind) == (413, "BodyTooLarge")
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         connection.request(
             "PUT",
             f"/v1/values/frames/{digest(large).hex()}",
@@ -302,7 +302,7 @@ def test_metrics(tmp_path: Path, url: str) -> None:
     assert "process_open_fds" in rows
 
 
-def _until(seen, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
+def _until(seen, seconds: float = 300.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline

@@ -35,7 +35,7 @@ def redirected(server: Running, path: str, **headers: str) -> Got:
 
 def fetch(url: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
     request = urllib.request.Request(url, headers={key.replace("_", "-"): value for key, value in headers.items()})
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return answer.status, answer.read(), {key.lower(): value for key, value in answer.headers.items()}
 
 

@@ -30,7 +30,7 @@ def test_without_its_packages_it_says_what_to_install(verb: list[str], tmp_path:
         env={**os.environ, "SPRAYDRY_REPO": str(tmp_path / "repository.sqlite")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "spraydry: serving needs the Python package starlette: pip install 'spraydry[serve]'\n"

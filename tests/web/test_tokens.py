@@ -224,7 +224,7 @@ def test_a_server_follows_the_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert secret not in server.log.read_text()
 
 
-def _until(seen, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
+def _until(seen, seconds: float = 300.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline

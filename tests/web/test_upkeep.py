@@ -39,7 +39,7 @@ def _frames(store: Path) -> set[str]:
     return {path.name for path in store.glob("frames/**/*") if path.is_file()}
 
 
-def _until(seen, what: str, seconds: float = 120.0) -> None:  # type: ignore[no-untyped-def]
+def _until(seen, what: str, seconds: float = 300.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline, what

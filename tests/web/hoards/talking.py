@@ -28,7 +28,7 @@ class Answer:
 
 def ask(server: Running, method: str, path: str, body: Any = None, **headers: str) -> Answer:
     """One request on a connection of its own; header names have `_` for `-`."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, named)
@@ -54,7 +54,7 @@ class Held:
     """The connection that keeps a transaction open."""
 
     def __init__(self, server: Running, hoard: str = "photos") -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         self.connection.request("POST", f"/v1/hoards/{hoard}/transactions")
         self.response = self.connection.getresponse()
         assert self.response.status == 200, self.response.read()

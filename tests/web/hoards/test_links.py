@@ -21,7 +21,7 @@ from tests.web.serving import Running, serving
 
 def spraydry(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from spraydry.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
 
 
 @dataclass
@@ -121,7 +121,7 @@ def test_a_link_that_was_signed_here(guarded: Guarded) -> None:
     made = spraydry("--repo", guarded.url, *options, "--expires", "1s", "--json")
     assert made.returncode == 0, made.stderr
     path = json.loads(made.stdout)["url"].removeprefix(url)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     assert ask(guarded.server, "GET", path).status in (200, 401)
     while ask(guarded.server, "GET", path).status != 401:
         assert time.monotonic() < until

@@ -42,6 +42,6 @@ def chromium() -> Iterator[Browser]:
 
     with sync_playwright() as driver:
         options = ["--no-sandbox", "--disable-gpu"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options, timeout=180_000)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options, timeout=300_000)
         yield browser
         browser.close()

@@ -24,7 +24,7 @@ HTML = {"Accept": "text/html,*/*;q=0.8"}
 
 def get(site: str, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
     """The status, headers and text of what is at a path, as it is written."""
-    connection = http.client.HTTPConnection(urlsplit(site).netloc, timeout=120)
+    connection = http.client.HTTPConnection(urlsplit(site).netloc, timeout=300)
     try:
         connection.request("GET", path, headers={**HTML, **headers})
         answer = connection.getresponse()

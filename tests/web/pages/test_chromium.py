@@ -67,7 +67,7 @@ MODES: dict[str, dict[str, Any]] = {
 def page_of(chromium: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
     """A page, and what its console and its scripts complained of."""
     context = chromium.new_context(**options)
-    context.set_default_timeout(180_000)
+    context.set_default_timeout(300_000)
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
@@ -80,7 +80,7 @@ def page_of(chromium: Browser, **options: Any) -> Iterator[tuple[Page, list[str]
 
 def until(page: Page, seen: Callable[[], bool]) -> None:
     """Wait for what is seen from here: a page's policy forbids Playwright to look from within more than once."""
-    deadline = monotonic() + 180
+    deadline = monotonic() + 300
     while not seen():
         assert monotonic() < deadline
         page.wait_for_timeout(20)  # in which events are heard

@@ -141,19 +141,19 @@ def test_texts_that_take_long_keep_no_others_waiting(monkeypatch: pytest.MonkeyP
 
     def asked(self: Painter, question: dict[str, str]) -> None:
         begun.set()
-        going.wait(300)
+        going.wait()
 
     monkeypatch.setattr(Painter, "_asked", asked)
     painter = Painter()
     first = threading.Thread(target=painter.paint, args=("x.py", b"1", ["x = 1"]))
     others = [threading.Thread(target=painter.paint, args=("x.py", b"%d" % one, ["x = 1"])) for one in range(2, 10)]
     first.start()
-    assert begun.wait(60)
+    assert begun.wait(250)
     try:
         for one in others:
             one.start()
         for one in others:
-            one.join(60)
+            one.join(250)
         assert first.is_alive() and not any(one.is_alive() for one in others)
     finally:
         going.set()
