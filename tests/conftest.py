@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from spraydry.commands import progress
 from spraydry.repository import leases
 from spraydry.repository.repository import Repository
 
@@ -41,6 +42,12 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyP
         patch.setenv(f"XDG_{kind.upper()}_HOME", str(base / kind))
     for name in ("SPRAYDRY_REPO", "SPRAYDRY_TOKEN"):
         patch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def progress_that_stays_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed does not hang on how long it takes."""
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 3600.0)
 
 
 @pytest.fixture(autouse=True)

@@ -421,6 +421,7 @@ class Terminal(io.StringIO):
 def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("spraydry.commands.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("spraydry.commands.progress._LINE_EVERY_S", 5.0)
     shown = {}
     for kind, stream, quiet in (
         ("bar", Terminal(), False),

@@ -20,6 +20,7 @@ from spraydry.errors import ChunkCorrupt, StoreFull, UsageError
 from spraydry.format.digest import digest
 from spraydry.format.entry import FILE, Runs
 from spraydry.format.links import group_of
+from spraydry.repository.ahead import threads_of
 from spraydry.repository.repository import Repository
 from spraydry.repository.stream import spans
 from spraydry.stores.sqlite import SqliteStore
@@ -315,7 +316,7 @@ def test_without_privilege(repository: Repository, source: Path) -> None:
         os.chown(out, NOBODY, NOBODY)
         assert isinstance(repository.store, SqliteStore)
         with ExitStack() as before:  # nobody could open connections to a file of root's
-            for _ in range(8):
+            for _ in range(8 + 2 * threads_of(repository)):
                 before.enter_context(repository.store.database._reading())
         with as_nobody():
             done = restore(repository, repository.resolve("r"), folder)

@@ -232,11 +232,14 @@ def as_nobody() -> Iterator[None]:
 
 
 def command(*arguments: str | bytes | Path, **options: object) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line in a process of its own."""
+    """Run the command line in a process of its own, in which progress is not told, however long it takes."""
+    code = (
+        "from spraydry.commands import progress; progress._LINE_EVERY_S = 3600.0; from spraydry.cli import main; main()"
+    )
     return subprocess.run(
-        [sys.executable, "-c", "from spraydry.cli import main; main()", *map(os.fsencode, arguments)],
+        [sys.executable, "-c", code, *map(os.fsencode, arguments)],
         capture_output=True,
-        timeout=300,
+        timeout=600,
         check=False,
         **options,  # type: ignore[call-overload]
     )

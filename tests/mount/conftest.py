@@ -84,7 +84,7 @@ def log_text(tmp_path: Path) -> Callable[[], str]:
     return lambda: (tmp_path / "state" / "spraydry" / "mount.log").read_text()
 
 
-def ended(pid: int, within_s: float = 60.0) -> bool:
+def ended(pid: int, within_s: float = 120.0) -> bool:
     """Whether a process ends within that time with all of its threads: only then are its descriptors closed."""
     try:
         process = os.pidfd_open(pid)
@@ -96,7 +96,7 @@ def ended(pid: int, within_s: float = 60.0) -> bool:
         os.close(process)
 
 
-def wait_until(happened: Callable[[], object], within_s: float = 120.0) -> None:
+def wait_until(happened: Callable[[], object], within_s: float = 300.0) -> None:
     """Look again and again until it has happened; fails where it does not within that time."""
     until_s = time.monotonic() + within_s
     while not happened():

@@ -140,7 +140,7 @@ def test_in_front(version: Repository, spraydry: Spraydry, point: Path, engine: 
             assert (point / "d" / "e").read_bytes() == b"2"
         finally:
             front.send_signal(signal.SIGINT)
-        assert front.wait(60) == 0
+        assert front.wait(120) == 0
     assert mounted_at(str(point)) is None
 
 
