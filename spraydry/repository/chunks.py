@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
 
-from spraydry.errors import ChunkCorrupt, ChunkNotFound, CorruptData, SprayDryError, StoreUnavailable
-from spraydry.format import frame as frames
+from spraydry.errors import ChunkCorrupt, ChunkNotFound, SprayDryError, StoreUnavailable
 from spraydry.format.digest import DIGEST_BYTES, Buffer, digest
 from spraydry.repository.cache import FrameCache
 from spraydry.repository.catalog import Catalog
@@ -104,7 +101,7 @@ class Chunks(Indexed):
             return self.read_chunk(name)
         try:
             if plain is None:
-                _, plain = frames.decode(self._stored_frame(place.frame), self.dictionary)
+                _, plain = self.plain_frame(place.frame)
         except SprayDryError:
             return self.read_chunk(name)  # which tries other frames, and says what is wrong
         chunk = memoryview(plain)[place.offset : place.offset + place.length]
@@ -115,46 +112,6 @@ class Chunks(Indexed):
             while sum(len(held) for held, _ in self._singles.values()) > self.cache_bytes // 8:
                 self._singles.popitem(last=False)
         return chunk
-
-    def read_through(self, wanted: Sequence[tuple[bytes, int]]) -> list[memoryview]:
-        """As `read_chunk` of each digest (and length, as its file claims it), for who goes through a file once: frames
-        that have to be read are read once for all chunks that follow each other there, and not kept.
-
-        Raises as `read_chunk`, and CorruptData for other lengths.
-        """
-        found: list[memoryview] = []
-        view, item, at = memoryview(b""), 0, 0
-        lengths: tuple[int, ...] = ()
-        for name, length in wanted:
-            chunk = self._frames.get(name)
-            if chunk is None and item < len(lengths) and lengths[item] == length:
-                chunk = view[at : at + length]
-                if digest(chunk) == name:
-                    item, at = item + 1, at + length
-                else:
-                    chunk = None
-            if chunk is None:
-                place = next(iter(self.catalog.chunks.locate(name)), None)
-                lengths = ()
-                try:
-                    if place is not None:
-                        head, plain = frames.decode(self._stored_frame(place.frame), self.dictionary)
-                        view = memoryview(plain)
-                        chunk = view[place.offset : place.offset + place.length]
-                        if digest(chunk) == name:
-                            at = place.offset + place.length
-                            item = bisect_left([*accumulate(head.lengths)], at) + 1
-                            lengths = head.lengths
-                        else:
-                            chunk = None
-                except SprayDryError:
-                    chunk = None  # others may give it, or say what is wrong
-                if chunk is None:
-                    chunk = self.read_chunk(name)
-            if len(chunk) != length:
-                raise CorruptData(f"chunk {name.hex()} has {len(chunk)} bytes where a file claims {length}")
-            found.append(chunk)
-        return found
 
     def _load_once(self, frame: bytes, name: bytes) -> memoryview | None:
         """As `_load`; of several threads that want one frame, one reads it, and the others find it in memory."""
@@ -179,7 +136,7 @@ class Chunks(Indexed):
         """
         known = self._directories.get(frame)
         if known is not None:
-            head, plain = frames.decode(self._stored_frame(frame), self.dictionary)
+            head, plain = self.plain_frame(frame)
             names = [known[at : at + DIGEST_BYTES] for at in range(0, len(known), DIGEST_BYTES)]
             starts = accumulate(head.lengths, initial=0)
             self._frames.add(frame, plain, list(zip(names, starts, head.lengths, strict=False)), verified=False)

@@ -6,18 +6,22 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp, Message, Scope
 
+from spraydry.format.digest import Buffer
+from spraydry.web.guard.parts import Parts, send_pieces
 from spraydry.web.guard.waiting import Inbox
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -190,6 +194,11 @@ class Connection:
                     self._held = []
             elif not message.get("more_body", False):
                 whole = True
+            if isinstance(body := message.get("body"), Parts):
+                if isinstance(protocol := self._protocol.protocol, H11Protocol):
+                    await self._pass(protocol, body)
+                    return
+                message = {**message, "body": b"".join(body.pieces)}
             await send(message)
 
         try:
@@ -222,13 +231,23 @@ class Connection:
                 self._reading.cancel()
             self._wait(self._line.patience.idle_s if event.idle else math.inf)
 
+    async def _pass(self, protocol: H11Protocol, parts: Parts) -> None:
+        """Send what Hypercorn would copy; of its bytes the protocol needs to know only how many they are."""
+        assert isinstance(protocol.connection, h11.Connection)
+        around = protocol.connection.send_with_data_passthrough(h11.Data(data=parts))  # type: ignore[arg-type]
+        pieces: list[Buffer] = [*(self._held or ())]
+        self._held = None
+        for piece in cast(list[bytes | Parts], around):
+            pieces += piece.pieces if isinstance(piece, Parts) else (piece,)
+        await self._write(*pieces)
+
     async def _release(self) -> None:
         if self._held is not None:
             held, self._held = self._held, None
             if data := b"".join(held):
                 await self._write(data)
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, *pieces: Buffer) -> None:
         if self._gone:
             return
         try:
@@ -237,7 +256,10 @@ class Connection:
             await self._lock.acquire()
         try:
             with trio.move_on_after(self._line.patience.stall_s) as scope:
-                await self._stream.send_all(data)
+                if len(pieces) > 1 and isinstance(self._stream, trio.SocketStream):
+                    await send_pieces(self._stream, pieces)
+                else:
+                    await self._stream.send_all(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             await self._lost()
         finally:

@@ -8,6 +8,7 @@ import pytest
 
 from spraydry.errors import ChunkCorrupt, ChunkNotFound, CorruptData
 from spraydry.format.digest import digest
+from spraydry.repository.passage import Passage
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
 
@@ -37,13 +38,13 @@ def test_any_order(repository: Repository, rng: random.Random) -> None:
         return get(namespace, *arguments)  # type: ignore[arg-type]
 
     repository.store.get = counted  # type: ignore[method-assign, assignment]
-    assert list(map(bytes, repository.read_through(wanted(chunks)))) == chunks
+    assert list(map(bytes, Passage(repository).read(wanted(chunks)))) == chunks
     assert gone == repository.catalog.frames_count()  # each frame once
     for _ in range(3):
         mixed = rng.choices(chunks, k=80)
         repository.read_chunk(digest(mixed[0]))  # some are in memory
-        assert list(map(bytes, repository.read_through(wanted(mixed)))) == mixed
-    assert repository.read_through([]) == []
+        assert list(map(bytes, Passage(repository).read(wanted(mixed)))) == mixed
+    assert Passage(repository).read([]) == []
 
 
 def test_never_wrong_bytes(repository: Repository, rng: random.Random) -> None:
@@ -53,13 +54,13 @@ def test_never_wrong_bytes(repository: Repository, rng: random.Random) -> None:
     damaged[-10] ^= 1  # in its last chunk
     repository.store.put("frames", frame, bytes(damaged))
     inside = [chunk for chunk in chunks if repository.catalog.chunks.locate(digest(chunk))[0].frame.hex() == frame]
-    assert list(map(bytes, repository.read_through(wanted(inside[:-1])))) == inside[:-1]
+    assert list(map(bytes, Passage(repository).read(wanted(inside[:-1])))) == inside[:-1]
     with pytest.raises(ChunkCorrupt):
-        repository.read_through(wanted(inside))
+        Passage(repository).read(wanted(inside))
     repository.store.delete("frames", [frame])
     with pytest.raises(ChunkCorrupt):
-        repository.read_through(wanted(chunks))
+        Passage(repository).read(wanted(chunks))
     with pytest.raises(ChunkNotFound):
-        repository.read_through([(bytes(32), 5)])
+        Passage(repository).read([(bytes(32), 5)])
     with pytest.raises(CorruptData):
-        repository.read_through([(digest(chunks[0]), len(chunks[0]) + 1)])
+        Passage(repository).read([(digest(chunks[0]), len(chunks[0]) + 1)])
