@@ -125,8 +125,23 @@ AnyRecord = (
 )
 MAX_CHANGES = 100_000  # of one record: it is read, and held, as a whole
 
+
+class HoardHead(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a record begins with that changes a hoard: the fields of HoardRecord, up to which hoard it is."""
+
+    kind: int
+    format: int
+    previous: bytes
+    made_ns: int
+    made_by: str
+    hoard: str
+    cleared: bool
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyRecord)
+_head_decoder = msgspec.msgpack.Decoder(HoardHead)
+_HOARD_FRONT = b"\x98\x0a\x01\xc4\x20"  # eight fields, kind 10, format 1, 32 bytes
 _KNOWN_TAGS = tuple(range(1, 11))
 NO_RECORD = bytes(DIGEST_BYTES)
 
@@ -164,6 +179,19 @@ def decode_record(value: bytes, slot: int) -> tuple[AnyRecord, bytes]:
     if len(record.previous) != DIGEST_BYTES or _encoder.encode(record) != plain or not _sound(record, slot):
         raise CorruptData(f"log slot {slot} holds a record that cannot be")
     return record, name
+
+
+def hoard_head(value: bytes) -> HoardHead | None:
+    """What a slot's value says of a hoard that it changes, but for the changes, which are not looked at: an eighth of
+    the time of `decode_record`. The value matches its digest; None where it does not, or is not such a record, or also
+    clears the hoard."""
+    if not value.startswith(_HOARD_FRONT) or digest(value[:-DIGEST_BYTES]) != value[-DIGEST_BYTES:]:
+        return None
+    try:
+        head = _head_decoder.decode(value[:-DIGEST_BYTES])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return None if head.cleared else head
 
 
 def _is_newer(plain: bytes) -> bool:

@@ -8,7 +8,11 @@ from typing import NamedTuple
 from spraydry.errors import CorruptData, HoardNotFound
 from spraydry.format.entry import Entry, Subtree
 from spraydry.format.keys import name_of
-from spraydry.format.version import CheckpointRecord, HoardRecord
+from spraydry.format.version import CheckpointRecord, HoardRecord, decode_record
+
+# So many records, of so many bytes, wait undecoded for a checkpoint of their hoard: one comes after 16,384 changes.
+_MOST_WAITING = 24_000
+_MOST_WAITING_BYTES = 16 << 20
 
 
 class Change(NamedTuple):
@@ -38,6 +42,8 @@ class Puts:
 class _State:
     puts: Puts
     view: View = field(default_factory=lambda: View(None, 0, {}))
+    waiting: dict[int, bytes] = field(default_factory=dict)  # records that the view lacks yet, by slot, as stored
+    waiting_bytes: int = 0
 
 
 class Hoards:
@@ -78,19 +84,53 @@ class Hoards:
         """Heed a record; what is to be kept of it in memory."""
         if isinstance(record, CheckpointRecord):
             state = self._states[record.hoard]
+            state.waiting = {slot: value for slot, value in state.waiting.items() if slot > record.upto}
+            state.waiting_bytes = sum(map(len, state.waiting.values()))
             later = {name: change for name, change in state.view.changes.items() if change.slot > record.upto}
             state.view = View(record.entry, record.upto, later)
             return record
         found = self._states.get(record.hoard)
         if found is None:
             found = self._states[record.hoard] = _State(Puts(record.hoard))
+        _settle(found)
         if record.cleared:
             found.view = View(None, slot, {})
-        changes = found.view.changes
-        for key, entry in record.changes:
-            # Also what was deleted: a checkpoint of an earlier slot, committed later, may still have it.
-            changes[name_of(key)] = Change(entry, slot)
+        _lay_over(found.view, slot, record)
         return found.puts
+
+    def take_later(self, slot: int, hoard: str, value: bytes) -> Puts | None:
+        """As `take`, of a record as it is stored which changes a hoard, and does not clear it: it is decoded by
+        `settle`, or never where a checkpoint comes before that which says what it did. None where the record is to be
+        decoded now: the hoard is a new one. Raises as `settle`."""
+        found = self._states.get(hoard)
+        if found is None:
+            return None
+        if len(found.waiting) >= _MOST_WAITING or found.waiting_bytes >= _MOST_WAITING_BYTES:
+            _settle(found)
+        found.waiting[slot] = value
+        found.waiting_bytes += len(value)
+        return found.puts
+
+    def settle(self) -> None:
+        """Heed what waits. Raises CorruptData, FormatTooNew for a record that cannot be: then all of them must be read
+        again."""
+        for state in self._states.values():
+            _settle(state)
+
+
+def _settle(state: _State) -> None:
+    for slot, value in state.waiting.items():
+        record, _ = decode_record(value, slot)
+        if not isinstance(record, HoardRecord) or record.hoard != state.puts.hoard or record.cleared:
+            raise CorruptData(f"log slot {slot} is another one than it was")
+        _lay_over(state.view, slot, record)
+    state.waiting, state.waiting_bytes = {}, 0
+
+
+def _lay_over(view: View, slot: int, record: HoardRecord) -> None:
+    for key, entry in record.changes:
+        # Also what was deleted: a checkpoint of an earlier slot, committed later, may still have it.
+        view.changes[name_of(key)] = Change(entry, slot)
 
 
 def _is_empty(view: View) -> bool:

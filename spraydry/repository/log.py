@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import AbstractContextManager
-from itertools import islice
 from typing import TypeVar
 
-from spraydry.errors import CorruptData, FormatTooNew, SlotTaken, ValueNotFound
+from spraydry.errors import CorruptData, SlotTaken
 from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.version import (
-    NO_RECORD,
     AnyRecord,
     CheckpointRecord,
     CollectRecord,
@@ -26,42 +22,28 @@ from spraydry.format.version import (
     VersionRecord,
     decode_record,
     encode_record,
+    hoard_head,
 )
-from spraydry.repository import packs
 from spraydry.repository.hoards import Hoards, Puts, View
-from spraydry.repository.packs import Pack
+from spraydry.repository.slots import Kept, Slots, slot_name
 from spraydry.repository.versions import Version, Versions
-from spraydry.stores.base import Store
 
 RECORD_FORMAT = 1
 _TRIES = 100
 
 R = TypeVar("R", CondemnRecord, DropRecord)
-Kept = AnyRecord | Puts
 
 
-def slot_name(slot: int) -> str:
-    """The name of a slot in the `log` namespace."""
-    return f"{slot:012d}"
-
-
-class Log(Versions):
+class Log(Slots, Versions):
     """Reads the records of a store in order, once each, and appends. Blocks; threads may share it.
 
     `records` has those of all slots, but that of hoards' changes only what stands for them is kept; `hoards` is what
     these add up to, `dictionaries` which class uses which.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._lock = threading.RLock()
-        self._unsound: set[Pack] = set()  # packs to be written anew
-        self._forget()
-
     def _forget(self) -> None:
-        super().__init__()
-        self.records: list[Kept] = []
-        self.digests: list[bytes] = []
+        Slots._forget(self)
+        Versions.__init__(self)
         self.latest_ns = 0  # the latest time any record gives
         self.hoards = Hoards()
         self._condemned: set[bytes] = set()
@@ -69,131 +51,6 @@ class Log(Versions):
         self._collected: set[int] = set()
         self.dictionaries: dict[str, bytes] = {}
         self._dropped: set[bytes] = set()
-        self._packed = 0  # the last of the slots that log packs are known to hold
-
-    @property
-    def head(self) -> tuple[int, bytes]:
-        """The newest slot (0: none) and the digest of its record."""
-        return (len(self.digests), self.digests[-1]) if self.digests else (0, NO_RECORD)
-
-    def read(self, known: int = 0) -> int:
-        """Take in what was appended since; the newest slot. Raises CorruptData where the chain is broken.
-
-        Slot `known` was there before: listings may lack what is newest, so it and what is below is asked for by name.
-        """
-        with self._lock:
-            if self.digests and not self._still_there():
-                self._forget()
-            # Asked for by name from here on: a listing may come late, and lack slots that are there.
-            listed = self._listed()
-            newest = max(known, int(listed) if listed.isdecimal() else 0)
-            self._take_slots(newest)
-            if slot_name(len(self.records)) < listed:
-                missing = f"log slot {len(self.records) + 1} is missing, though {listed} is there"
-                raise CorruptData(f"{missing}: only a copy of this store has it (see `spraydry repair --from`)")
-            return len(self.records)
-
-    def follow(self) -> int:
-        """As `read`, quicker where nothing or little came since: what follows is asked for by name, nothing is listed.
-        A slot that is lost is taken for the end of the log: before something is appended it must be read."""
-        with self._lock:
-            many = 1
-            while True:
-                slot = len(self.digests)
-                names = map(slot_name, range(max(slot, 1), slot + many + 1))
-                values = [value for _, value in self._store.get_many("log", names)]
-                if slot:
-                    newest, *values = values
-                    if newest is None or newest[-DIGEST_BYTES:] != self.digests[-1]:
-                        return self.read()
-                for value in values:
-                    if value is None:
-                        return len(self.digests)
-                    self._append(value)
-                if many >= packs.SLOTS:
-                    return self.read()
-                many *= 4
-
-    def _listed(self) -> str:
-        """The newest slot that is listed behind what was read, after packs were taken in where there are many."""
-        for with_packs in (True, False):
-            before = len(self.records)
-            listing = self._store.list("log", slot_name(before))
-            first = [stored.name for stored in islice(listing, packs.SLOTS)]
-            # A listing for web servers leaves out what is packed.
-            many = len(first) == packs.SLOTS or (first and first[-1] != slot_name(before + len(first)))
-            if not (with_packs and many and self._take_packs()):
-                break
-        listed = first[-1] if first else ""
-        for stored in listing:
-            listed = stored.name
-        return listed
-
-    def _take_packs(self) -> bool:
-        """Take in what log packs hold of the slots that follow; whether to list the log anew.
-
-        What they hold counts once the log itself has the slot in which they end: its digest vouches for all before.
-        """
-        before = len(self.records)
-        found = packs.listed(self._store, before)
-        try:
-            for pack, values in packs.read(self._store, found):
-                self._take_pack(pack, values)
-                if len(self.records) != pack.last:
-                    break
-            sound = len(self.records) == before or self._still_there()
-        except (CorruptData, FormatTooNew):
-            sound = False
-        if not sound:
-            self._unsound.update(found)
-            self._forget()
-            return True
-        return len(self.records) > before
-
-    def _take_pack(self, pack: Pack, values: list[bytes]) -> None:
-        """Take in the slots of a pack and what is between it and the one before; by name what it has not. Raises
-        CorruptData, FormatTooNew: one of them before was false."""
-        self._take_slots(pack.first - 1)
-        try:
-            for value in values:
-                self._append(value)
-        except (CorruptData, FormatTooNew):
-            pass
-        if len(self.records) < pack.last:
-            self._unsound.add(pack)
-            self._take_slots(pack.last)
-        elif not self._unsound:
-            self._packed = pack.last
-
-    def _take_slots(self, newest: int) -> None:
-        """Take in the slots that follow, up to `newest` or the first that is not there."""
-        names = map(slot_name, range(len(self.records) + 1, newest + 1))
-        for _, value in self._store.get_many("log", names):
-            if value is None:
-                break
-            self._append(value)
-
-    def pack(self, most: int) -> int:
-        """Write up to `most` log packs that are due; how many. Raises StoreError."""
-        for count in range(most):
-            for pack in packs.listed(self._store, self._packed) if self._due() else []:
-                if pack in self._unsound:
-                    break
-                self._packed = pack.last
-            if not self._due():
-                return count
-            with self._lock:
-                names = list(map(slot_name, range(self._packed + 1, self._packed + packs.SLOTS + 1)))
-                digests = self.digests[self._packed : self._packed + packs.SLOTS]
-            written = packs.write(self._store, names, digests)
-            if written is None:
-                return count
-            self._packed = written.last
-            self._unsound.discard(written)
-        return most
-
-    def _due(self) -> bool:
-        return len(self.digests) - self._packed >= packs.SLOTS
 
     def _append(self, value: bytes) -> None:
         slot = len(self.records) + 1
@@ -205,13 +62,21 @@ class Log(Versions):
         self.digests.append(name)
         self.latest_ns = max(self.latest_ns, record.made_ns)
 
-    def _still_there(self) -> bool:
-        """Whether the newest slot that was read is what the store holds: a batch may have been rolled back."""
-        try:
-            value = self._store.get("log", slot_name(len(self.digests)))
-        except ValueNotFound:
-            return False
-        return value[-DIGEST_BYTES:] == self.digests[-1]
+    def _append_packed(self, values: Iterable[bytes]) -> None:
+        """The changes that a hoard's records make are decoded in `_settle`: not where a checkpoint says them sooner."""
+        for value in values:
+            head, slot = hoard_head(value), len(self.records) + 1
+            follows = head is not None and head.previous == self.head[1]
+            kept = self.hoards.take_later(slot, head.hoard, value) if head is not None and follows else None
+            if head is None or kept is None:
+                self._append(value)
+                continue
+            self.records.append(kept)
+            self.digests.append(value[-DIGEST_BYTES:])
+            self.latest_ns = max(self.latest_ns, head.made_ns)
+
+    def _settle(self) -> None:
+        self.hoards.settle()
 
     def _check(self, slot: int, record: AnyRecord) -> None:
         """Raises CorruptData for a record that cannot follow what is there."""
@@ -270,10 +135,6 @@ class Log(Versions):
             self._dropped = {name for made in standing if isinstance(made, DropRecord) for name in made.dictionaries}
         return record
 
-    def held(self) -> AbstractContextManager[object]:
-        """Inside, other threads wait that want to read or append."""
-        return self._lock
-
     def append(self, make: Callable[[bytes, int], AnyRecord]) -> tuple[int, AnyRecord]:
         """Commit the record `make(previous digest, now in ns)` returns; the slot it won, and the record.
 
@@ -294,18 +155,6 @@ class Log(Versions):
                 if won:
                     return slot, record
         raise SlotTaken("other writers were faster a hundred times; try again")
-
-    def reread(self, slots: Iterable[int]) -> Iterator[tuple[int, AnyRecord]]:
-        """The records in some slots that were read before, from the store. Raises CorruptData, ValueNotFound."""
-        wanted = list(slots)
-        values = self._store.get_many("log", map(slot_name, wanted))
-        for slot, (name, value) in zip(wanted, values, strict=True):
-            if value is None:
-                raise ValueNotFound(f"log/{name} is not there any more")
-            record, digest = decode_record(value, slot)
-            if digest != self.digests[slot - 1]:
-                raise CorruptData(f"log slot {slot} is another one than it was")
-            yield slot, record
 
     # -- what it adds up to
 

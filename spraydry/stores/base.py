@@ -47,13 +47,14 @@ class Stat(NamedTuple):
 
 class Traits(NamedTuple):
     """What a store is like: how many calls at a time are worth having, how long one takes at least, whether of several
-    that create one value at the same time exactly one succeeds, and whether it keeps the number of its index runs small
-    by itself, as a server does."""
+    that create one value at the same time exactly one succeeds, whether it keeps the number of its index runs small
+    by itself, as a server does, and whether it reads all names of a namespace to list those behind one of them."""
 
     concurrency: int = 1
     round_trip_s: float = 0.0
     atomic_create: bool = True
     merges_runs: bool = False
+    lists_all: bool = False
 
 
 class Store(ABC):

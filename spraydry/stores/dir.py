@@ -27,7 +27,7 @@ from spraydry.errors import (
     ValueNotFound,
 )
 from spraydry.parallel import ordered_map
-from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range, is_key
+from spraydry.stores.base import Stat, Store, Stored, Traits, check_key, check_namespace, check_range, is_key
 from spraydry.stores.shared import layout, listing
 from spraydry.stores.shared.files import read_part, sync_folder, translated, write_new
 from spraydry.stores.shared.folder import Folder, walk
@@ -51,6 +51,8 @@ class DirStore(Store):
     Whoever gives names takes the lock of the file `lock`, until they are durable: so that a value has one place though
     the layout changes, and nobody acts on a name that a power cut takes back.
     """
+
+    traits = Traits(lists_all=True)
 
     def __init__(self, path: str, read_only: bool) -> None:
         self.path = path

@@ -53,7 +53,8 @@ class SftpStore(Store):
         began_s = time.monotonic()
         (found,) = channel.ask([sftp.stat(folder.path)])
         round_trip_s = time.monotonic() - began_s
-        self.traits = Traits(CHANNELS, round_trip_s, b"hardlink@openssh.com" in channel.extensions)
+        hardlinks = b"hardlink@openssh.com" in channel.extensions
+        self.traits = Traits(CHANNELS, round_trip_s, hardlinks, lists_all=True)
         if not self.read_only and b"posix-rename@openssh.com" not in channel.extensions:
             raise StoreReadOnly(f"{folder.url} can only be read: its server has no posix-rename@openssh.com")
         if found.status == sftp.NO_SUCH_FILE:

@@ -24,7 +24,8 @@ from spraydry.format.version import (
     VersionRecord,
     encode_record,
 )
-from spraydry.repository.log import Log, slot_name
+from spraydry.repository.log import Log
+from spraydry.repository.slots import slot_name
 from spraydry.stores.base import Store, open_store
 from spraydry.stores.memory import MemoryStore
 from tests.format.samples import entry

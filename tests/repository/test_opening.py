@@ -13,9 +13,9 @@ from spraydry.format.entry import DIRECTORY, Subtree
 from spraydry.format.run import FrameInfo, Row, encode_run
 from spraydry.format.version import VersionRecord
 from spraydry.repository import index
-from spraydry.repository.log import slot_name
 from spraydry.repository.opening import CONFIG_FORMAT, Config, read_config, write_config
 from spraydry.repository.repository import Repository
+from spraydry.repository.slots import slot_name
 from spraydry.stores.base import Stored
 from spraydry.stores.memory import MemoryStore
 from tests.far_store import Far, opened

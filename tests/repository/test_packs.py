@@ -20,8 +20,9 @@ from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.format.version import DictionariesRecord, decode_record, encode_record
 from spraydry.repository import packs
-from spraydry.repository.log import Log, slot_name
+from spraydry.repository.log import Log
 from spraydry.repository.repository import Repository
+from spraydry.repository.slots import slot_name
 from spraydry.stores.base import Store, open_store
 from spraydry.stores.memory import MemoryStore
 from spraydry.stores.shared.listing import decode, encode, listing_of

@@ -44,9 +44,9 @@ from spraydry.format.version import (
 )
 from spraydry.repository.frames import frame_info
 from spraydry.repository.leases import Held
-from spraydry.repository.log import slot_name
 from spraydry.repository.packs import SLOTS
 from spraydry.repository.repository import Repository
+from spraydry.repository.slots import slot_name
 from spraydry.web.grant import Grant, Refused, Right, Rule
 from spraydry.web.keyvalue.gate import Gate
 from tests.ingest.trees import differences, fill

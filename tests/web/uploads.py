@@ -18,8 +18,8 @@ from spraydry.format.run import FrameInfo, Row, encode_run
 from spraydry.format.tree_builder import TreeBuilder
 from spraydry.format.version import AnyRecord, VersionRecord, encode_record
 from spraydry.repository.frames import frame_info
-from spraydry.repository.log import slot_name
 from spraydry.repository.repository import Repository
+from spraydry.repository.slots import slot_name
 from spraydry.web.grant import EVERYTHING, Grant, Right, Rule
 from spraydry.web.keyvalue.gate import Gate
 

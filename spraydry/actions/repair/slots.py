@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from spraydry.errors import CorruptData, SprayDryError, StoreReadOnly, ValueNotFound
 from spraydry.format.digest import DIGEST_BYTES
 from spraydry.format.version import AnyRecord, decode_record
-from spraydry.repository.log import slot_name
 from spraydry.repository.opening import Opened, open_at
+from spraydry.repository.slots import slot_name
 from spraydry.stores.base import Store
 
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 from spraydry.errors import CollectedThere, CorruptData, SprayDryError, StoreError, StoreUnavailable, ValueNotFound
 from spraydry.format.digest import digest
-from spraydry.stores.base import Store, Traits, check_range, cut
+from spraydry.stores.base import Store, check_range, cut
 from spraydry.stores.over.passing import Passing
 
 FETCHED = ("frames", "dictionaries")  # values whose names are the digests of their bytes
@@ -30,7 +30,7 @@ class Lazy(Passing):
     def __init__(self, inner: Store, origin: str, open_origin: Callable[[], Store], read_only: bool) -> None:
         super().__init__(inner)
         self.read_only = self.read_only or read_only
-        self.traits = Traits(max(inner.traits.concurrency, _CONCURRENCY), inner.traits.round_trip_s)
+        self.traits = inner.traits._replace(concurrency=max(inner.traits.concurrency, _CONCURRENCY))
         self.origin = origin
         self._open_origin = open_origin
         self._opened: Store | None = None

@@ -64,6 +64,7 @@ class Spread(Store):
             max((each.concurrency for each in traits), default=1),
             max((each.round_trip_s for each in traits), default=0.0),
             self.owner.store is None or self.owner.store.traits.atomic_create,
+            lists_all=self.owner.store is not None and self.owner.store.traits.lists_all,
         )
 
     def member(self, name: str) -> Member:

@@ -35,7 +35,12 @@ class Throttle(Passing):
         self._down = _Bucket(down_bytes_s)
         if latency_s:
             concurrency = self.traits.concurrency if self.traits.concurrency > 1 else _FAR_CONCURRENCY
-            self.traits = Traits(concurrency, self.traits.round_trip_s + latency_s, self.traits.atomic_create)
+            self.traits = Traits(
+                concurrency,
+                self.traits.round_trip_s + latency_s,
+                self.traits.atomic_create,
+                lists_all=self.traits.lists_all,
+            )
 
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
         self._travel()

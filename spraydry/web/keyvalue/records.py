@@ -34,9 +34,9 @@ from spraydry.format.version import (
 )
 from spraydry.repository.hoards import Hoards, View
 from spraydry.repository.keys import Keys
-from spraydry.repository.log import slot_name
 from spraydry.repository.repository import Repository
 from spraydry.repository.runs import merge_runs
+from spraydry.repository.slots import slot_name
 from spraydry.repository.versions import Version
 from spraydry.web.grant import Grant, Right
 from spraydry.web.keyvalue.whole import Whole
