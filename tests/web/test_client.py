@@ -52,6 +52,13 @@ def spraydry(capsys: pytest.CaptureFixture[str]) -> Run:
     return caller(capsys)
 
 
+@pytest.fixture
+def all_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, a client that opens waits for what every server says."""
+    monkeypatch.setattr(choosing, "_OTHERS_S", 60.0)
+    monkeypatch.setattr(asking, "_GREETING_S", 60.0)
+
+
 # -- every verb
 
 
@@ -197,7 +204,7 @@ def listener(status: int = 200, location: str = "") -> Iterator[Listener]:
         running.server_close()
 
 
-def test_a_token_goes_to_its_host_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_goes_to_its_host_only(tmp_path: Path, all_are_heard: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     with listener() as mine, listener() as other:
         port = mine.url.rpartition(":")[2]
@@ -291,13 +298,6 @@ def proxy_answering(answer: bytes) -> Iterator[str]:
 # -- several servers
 
 
-@pytest.fixture
-def all_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is, a client that opens waits for what every server says."""
-    monkeypatch.setattr(choosing, "_OTHERS_S", 60.0)
-    monkeypatch.setattr(asking, "_GREETING_S", 60.0)
-
-
 def test_the_nearest_is_taken(server: Running, all_are_heard: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with proxy("127.0.0.1", server.port) as far, proxy("127.0.0.1", server.port) as near:
         far.fault = Fault(delay_s=0.75)  # so it counts as nearer only what answers within 1.4 s
@@ -319,6 +319,20 @@ def test_the_nearest_is_taken(server: Running, all_are_heard: None, monkeypatch:
                 break
             threading.Event().wait(0.05)
         assert far.struck == struck
+        store.close()
+
+
+def test_who_has_not_answered_yet_is_waited_for_where_no_other_is_left(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_OTHERS_TIMES", 0.0)
+    monkeypatch.setattr(choosing, "_OTHERS_S", 0.0)
+    monkeypatch.setattr(asking, "_GREETING_S", 60.0)
+    with proxy("127.0.0.1", server.port) as far, proxy("127.0.0.1", server.port) as near:
+        far.fault = Fault(delay_s=0.75)
+        store = open_store(f"http://{far.address},{near.address}")  # which does not wait for the far one
+        near.fault = Fault(cut_answer=0)
+        assert len(store.get("config", "config")) > 40
         store.close()
 
 
@@ -355,7 +369,7 @@ def test_a_server_that_comes_back_as_another(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one", "two"])
-def test_a_lost_answer_to_a_commit(server: Running, several: bool) -> None:
+def test_a_lost_answer_to_a_commit(server: Running, all_are_heard: None, several: bool) -> None:
     """The record is there, and it is this client's: it hears so, and commits once."""
     with ExitStack() as stack:
         between = [stack.enter_context(proxy("127.0.0.1", server.port)) for _ in range(1 + several)]

@@ -81,21 +81,26 @@ class Servers:
         the first answer. Raises what it raises: StoreUnavailable only when it did for all."""
         errors: list[SprayDryError] = []
         unsound: list[tuple[_Place, T]] = []
-        for place in self._worth_asking():
-            try:
-                if place.greeting is None and len(self._places) == 1:
-                    self._greet(place)  # who comes back may be another
-                answer = call(place.server)
-            except StoreUnavailable as error:
-                self._failed(place, error)
-                errors.append(error)
-                continue
-            place.up = True
-            if len(self._places) == 1 or sound(answer):
-                for bad, _ in unsound:
-                    self._failed(bad, StoreUnavailable(f"{bad.server.url} gives other bytes than it should"))
-                return answer
-            unsound.append((place, answer))
+        asked: list[_Place] = []
+        places = self._worth_asking()
+        while places:
+            for place in places:
+                asked.append(place)
+                try:
+                    if place.greeting is None and len(self._places) == 1:
+                        self._greet(place)  # who comes back may be another
+                    answer = call(place.server)
+                except StoreUnavailable as error:
+                    self._failed(place, error)
+                    errors.append(error)
+                    continue
+                place.up = True
+                if len(self._places) == 1 or sound(answer):
+                    for bad, _ in unsound:
+                        self._failed(bad, StoreUnavailable(f"{bad.server.url} gives other bytes than it should"))
+                    return answer
+                unsound.append((place, answer))
+            places = self._others_than(asked)
         if unsound:
             return unsound[0][1]  # so it is stored, then; whoever asked verifies it
         errors += [place.error for place in self._places if place.error is not None]
@@ -120,8 +125,17 @@ class Servers:
                     self._ask_later(place)
         if not any(place.up for place in self._places):
             self._wait_for_one()
-        up = [place for place in self._places if place.up]
-        return sorted(up, key=lambda place: (_distance(place.server), place.order))
+        return _nearest_first(self._places)
+
+    def _others_than(self, asked: Sequence[_Place]) -> list[_Place]:
+        """Servers that were not asked and answer: also such as were left out, or have not said so yet."""
+        others = [place for place in self._places if place not in asked]
+        with self._news:
+            for place in others:
+                if not place.up:
+                    self._ask_later(place)
+            self._news.wait_for(lambda: any(place.up for place in others) or not any(place.asking for place in others))
+        return _nearest_first(others)
 
     def _wait_for_one(self) -> None:
         """Ask all how they are, and wait until one answers, or none does."""
@@ -183,6 +197,11 @@ class Servers:
         if said.repository != repository:
             other = "it did before" if first == place.server.url else f"{first} does"
             raise StoreError(f"{place.server.url} serves another repository than {other}")
+
+
+def _nearest_first(places: Sequence[_Place]) -> list[_Place]:
+    """Those that answer."""
+    return sorted((place for place in places if place.up), key=lambda place: (_distance(place.server), place.order))
 
 
 def _distance(server: Server) -> int:
