@@ -41,6 +41,8 @@ _GRACE_S = 10.0  # for what is under way when the server is told to end
 _HEAD_BYTES = 32 << 10
 _OTHER_FILES = 256  # descriptors that stores and threads may need beside those of connections
 _REFUSE_S = 2.0
+_REFUSED_AT_ONCE = 64  # so many are heard out: each takes a descriptor of the spare ones
+_DROP_BYTES = 1 << 16
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _RESERVED = ("healthz", "metrics")
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -180,12 +182,18 @@ async def _connected(line: Line, room: int, stream: Stream) -> None:
     if len(line.connections) < room:
         await Connection(line, stream).run()
         return
+    line.refused += 1
     with trio.move_on_after(_REFUSE_S):
         try:
             if isinstance(stream, trio.SocketStream):
                 await stream.send_all(_FULL)
+                await stream.send_eof()
+                while line.refused <= _REFUSED_AT_ONCE and await stream.receive_some(_DROP_BYTES):
+                    pass  # closed with something unread it would take the answer back
         except (trio.BrokenResourceError, OSError):
             pass
+        finally:
+            line.refused -= 1
     await trio.aclose_forcefully(stream)
 
 

@@ -21,6 +21,7 @@ from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp, Message, Scope
 
 from spraydry.format.digest import Buffer
+from spraydry.web.guard.http1 import Http1
 from spraydry.web.guard.parts import Parts, send_pieces
 from spraydry.web.guard.waiting import Inbox
 
@@ -36,23 +37,26 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Patience:
     """For how many seconds what is waited for: a request's head from its first byte, the next request on a connection
-    that is kept, a client to take what was sent, and what it still sends once it was told no."""
+    that is kept, a client to take what was sent, more of what it still sends once it was told no, and all of that."""
 
     head_s: float = 20.0
     idle_s: float = 75.0
     stall_s: float = 60.0
-    linger_s: float = 2.0
+    linger_s: float = 5.0
+    drain_s: float = 30.0
 
 
 @dataclass
 class Line:
-    """What all connections share: the application, Hypercorn's settings, whether the server ends, who is connected."""
+    """What all connections share: the application, Hypercorn's settings, whether the server ends, who is connected, how
+    many are being turned away."""
 
     app: ASGIApp
     config: Config
     patience: Patience = field(default_factory=Patience)
     context: WorkerContext = field(default_factory=lambda: WorkerContext(None))
     connections: set[Connection] = field(default_factory=set)
+    refused: int = 0
 
 
 class ClientGone(ConnectionError):
@@ -76,6 +80,7 @@ class Connection:
         self._idle = True  # no request is under way
         self._begun = False  # some of the next one's head has come
         self._gone = False
+        self._drained_at = math.inf  # so long what is sent to who is gone is passed over
         self._held: list[bytes] | None = None  # what leaves together with what follows
         self._protocol: ProtocolWrapper
         self._nursery: trio.Nursery
@@ -126,6 +131,7 @@ class Connection:
                 self._take,
                 protocol,
             )
+            Http1.instead_of(self._protocol)
             await self._protocol.initiate()
             self._reading.deadline = trio.current_time() + self._line.patience.head_s
             with self._reading:
@@ -150,6 +156,7 @@ class Connection:
             if not part:
                 return
             if self._gone:  # what comes after an answer that closed the connection is not looked at
+                self._wait(min(self._line.patience.linger_s, self._drained_at - trio.current_time()))
                 continue
             await self._protocol.handle(RawData(bytes(part)))
             protocol = self._protocol.protocol
@@ -201,8 +208,14 @@ class Connection:
                 message = {**message, "body": b"".join(body.pieces)}
             await send(message)
 
+        async def receive() -> Message:
+            protocol = self._protocol.protocol
+            if isinstance(protocol, Http1):
+                await protocol.invite()
+            return await inbox.receive()
+
         try:
-            await app(scope, inbox.receive, answer)
+            await app(scope, receive, answer)
         except Exception:
             log.debug("a handler failed", exc_info=True)
             if not (alone or whole):
@@ -279,6 +292,7 @@ class Connection:
         if self._gone:
             return
         self._gone = True
+        self._drained_at = trio.current_time() + self._line.patience.drain_s
         self._wait(self._line.patience.linger_s)
         try:
             if isinstance(self._stream, trio.SocketStream):
