@@ -62,7 +62,8 @@ def serve(
     max_body
         The most bytes that one request may bring, such as 10G.
     quota
-        The most bytes the repositories may hold, such as 500G; then nothing more is taken.
+        The most bytes the repositories may hold, such as 500G; then nothing more is taken. What is deleted counts
+        until `gc` has collected it.
     connections
         The most connections at a time (default 10000).
     heal_every

@@ -76,7 +76,8 @@ def add(
     days
         After how many days it is no good any more (default: never).
     quota
-        How many bytes may be uploaded with it in all, such as 20G.
+        How many bytes may be uploaded with it in all, such as 20G. What is deleted gives nothing back, for what is
+        stored once may be of many: a token that has used it up is revoked, and another one made.
     json
         Print one JSON document.
     """

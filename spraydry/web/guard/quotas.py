@@ -72,8 +72,9 @@ class Quotas:
     """What was uploaded by token and in all, against what may be. For the server's thread.
 
     What counts for a token are the bytes of its uploads that were taken, whether they were new or not, over all
-    servers that share the file of tokens; for all, what the repositories hold when it is looked (every five minutes),
-    and uploads since.
+    servers that share the file of tokens. Nothing is given back for what is deleted: content that is stored once may be
+    of many, is there until it was collected, and nobody is told who brought it. For all counts what the repositories
+    hold when it is looked (every five minutes), and uploads since.
     """
 
     def __init__(self, tokens: Path | None, total_bytes: int | None, served: Sequence[Served]) -> None:
