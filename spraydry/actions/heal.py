@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spraydry.actions.hoard.needs import Needs
 from spraydry.actions.progress import Done, Report, unheard
 from spraydry.actions.stores import configuration_of, save, with_options
 from spraydry.errors import UsageError
@@ -17,14 +18,17 @@ def heal(
     """Deliver what stores missed, replace damaged and missing copies, empty the drained stores; with `dry_run` only
     count. `every_copy`: read each, to find those that are damaged though their size is right. Raises UsageError for a
     repository on one store, StoreError."""
-    spread = _spread(repository)
-    return spreads.plan_heal(spread, _told(progress)) if dry_run else spreads.heal(spread, _told(progress), every_copy)
+    spread, needs = _spread(repository), Needs(repository, progress)
+    if dry_run:
+        return _known(needs, spreads.plan_heal(spread, _told(progress), needs.of))
+    return _known(needs, spreads.heal(spread, _told(progress), every_copy, needs.of))
 
 
 def rebalance(repository: Repository, progress: Report = unheard, *, dry_run: bool = False) -> Healed:
     """As `heal`, and move frames until each store has its share."""
-    spread = _spread(repository)
-    return spreads.plan_rebalance(spread, _told(progress)) if dry_run else spreads.rebalance(spread, _told(progress))
+    spread, needs = _spread(repository), Needs(repository, progress)
+    work = spreads.plan_rebalance if dry_run else spreads.rebalance
+    return _known(needs, work(spread, _told(progress), needs.of))
 
 
 def drain(repository: Repository, name: str, progress: Report = unheard, *, dry_run: bool = False) -> Healed:
@@ -38,8 +42,19 @@ def drain(repository: Repository, name: str, progress: Report = unheard, *, dry_
     return heal(repository, progress, dry_run=dry_run)
 
 
+def _known(needs: Needs, healed: Healed) -> Healed:
+    for hoard, why in needs.unknown.items():
+        healed.fail(f"what the hoard {hoard} needs cannot be told, so it may have too few copies: {why}", hoard)
+    return healed
+
+
 def _spread(repository: Repository) -> Spread:
     if repository.opened.spread is None:
+        if repository.opened.owner is not None and repository.opened.owner.served:
+            raise UsageError(
+                f"{repository.url} is served: its stores are healed where they lie, by the server when nobody asks for"
+                " anything, or by `spraydry heal` there"
+            )
         raise UsageError(
             "the repository lies on one store: `spraydry verify` checks what is there, `spraydry store add` adds one"
         )

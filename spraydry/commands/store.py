@@ -193,9 +193,9 @@ def copies(
 ) -> None:
     """Set on how many stores each frame is to lie; `spraydry heal` makes it so.
 
-    What is put into a hoard from then on has a class of its own, hoard-NAME, if
-    that has a number here. What was put before does not follow, not even by
-    `spraydry heal`: it has the copies of its class until it is put again.
+    What is put into a hoard has a class of its own, hoard-NAME, if that has a
+    number here. What was put before is brought to as many copies by `spraydry
+    heal`, with whatever else lies in the same frames.
 
     For example:
         spraydry store copies 2

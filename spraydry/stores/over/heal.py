@@ -23,6 +23,7 @@ _REPORT_EVERY = 1000
 
 
 Report = Callable[[Healed], None]
+Needs = Callable[[str], int]  # how many copies a frame needs for what lies in it, whatever its class
 
 
 class Plan(NamedTuple):
@@ -57,7 +58,16 @@ def move_to_place(name: str, holders: dict[Member, int], copies: int, members: S
     return Plan(name, holders, to, keep, [one for one in holders if one not in proper] if proper else [])
 
 
-def heal(spread: Spread, report: Report = lambda healed: None, every_copy: bool = False) -> Healed:
+def _nothing(frame: str) -> int:
+    return 0
+
+
+def heal(
+    spread: Spread,
+    report: Report = lambda healed: None,
+    every_copy: bool = False,
+    needs: Needs = _nothing,
+) -> Healed:
     """Deliver what waits, let each member's index name all its frames, then bring every frame and dictionary to its
     number of copies, and the log to all; copies on members with weight 0 are removed once the others have theirs.
 
@@ -66,40 +76,40 @@ def heal(spread: Spread, report: Report = lambda healed: None, every_copy: bool 
     Blocks; memory is bounded: 8 bytes for each frame and member, and some batches. A killed run does no harm, the next
     one goes on from what is there. Members that do not answer are left out, and counted as reasons.
     """
-    return _bring(spread, keep_where_it_is, report, every_copy)
+    return _bring(spread, keep_where_it_is, report, needs, every_copy)
 
 
-def rebalance(spread: Spread, report: Report = lambda healed: None) -> Healed:
+def rebalance(spread: Spread, report: Report = lambda healed: None, needs: Needs = _nothing) -> Healed:
     """As `heal`, but every value ends on exactly the members that its name and the weights say: so a store that was
     added, or got a greater weight, gets its share of what is there, and the others lose that."""
-    return _bring(spread, move_to_place, report)
+    return _bring(spread, move_to_place, report, needs)
 
 
-def _bring(spread: Spread, policy: Policy, report: Report, every_copy: bool = False) -> Healed:
+def _bring(spread: Spread, policy: Policy, report: Report, needs: Needs, every_copy: bool = False) -> Healed:
     if spread.read_only:
         raise StoreReadOnly("the repository was opened for reading only")
     with spread.uncached():
-        return _bring_uncached(spread, policy, report, every_copy)
+        return _bring_uncached(spread, policy, report, needs, every_copy)
 
 
-def plan_heal(spread: Spread, report: Report = lambda healed: None) -> Healed:
+def plan_heal(spread: Spread, report: Report = lambda healed: None, needs: Needs = _nothing) -> Healed:
     """What `heal` would do, from listings and the indexes; of copies that are damaged only those of another size than
     the others are counted."""
-    return _plan(spread, keep_where_it_is, report)
+    return _plan(spread, keep_where_it_is, report, needs)
 
 
-def plan_rebalance(spread: Spread, report: Report = lambda healed: None) -> Healed:
+def plan_rebalance(spread: Spread, report: Report = lambda healed: None, needs: Needs = _nothing) -> Healed:
     """What `rebalance` would do, told as by `plan_heal`."""
-    return _plan(spread, move_to_place, report)
+    return _plan(spread, move_to_place, report, needs)
 
 
-def _plan(spread: Spread, policy: Policy, report: Report) -> Healed:
+def _plan(spread: Spread, policy: Policy, report: Report, needs: Needs) -> Healed:
     healed = Healed(delivered=Delivered(values=spread.waiting))
     with spread.uncached():
         members = _answering(spread, healed)
         classes = Classes(spread, [index for member in members for index in read_index(spread, member, healed)])
         for namespace in ("dictionaries", "frames"):
-            _Run(spread, namespace, members, policy, classes.copies, healed, report).count()
+            _Run(spread, namespace, members, policy, classes.copies, healed, report, needs).count()
     healed.fraction = 1.0
     report(healed)
     return healed
@@ -112,7 +122,7 @@ def _answering(spread: Spread, healed: Healed) -> list[Member]:
     return [member for member in spread.members if member.up]
 
 
-def _bring_uncached(spread: Spread, policy: Policy, report: Report, every_copy: bool) -> Healed:
+def _bring_uncached(spread: Spread, policy: Policy, report: Report, needs: Needs, every_copy: bool) -> Healed:
     healed = Healed(delivered=spread.deliver())
     members = _answering(spread, healed)
     indexes = [index for member in members for index in complete_index(spread, member, healed)]
@@ -120,7 +130,7 @@ def _bring_uncached(spread: Spread, policy: Policy, report: Report, every_copy: 
     report(healed)
     classes = Classes(spread, indexes)
     for namespace in ("dictionaries", "frames"):
-        _Run(spread, namespace, members, policy, classes.copies, healed, report, every_copy).run()
+        _Run(spread, namespace, members, policy, classes.copies, healed, report, needs, every_copy).run()
     for member in members:
         if member is not spread.owner:
             try:
@@ -162,6 +172,7 @@ class _Run:
         copies: Callable[[str, str], int],
         healed: Healed,
         report: Report,
+        needs: Needs,
         every_copy: bool = False,
     ) -> None:
         self._spread = spread
@@ -171,6 +182,7 @@ class _Run:
         self._copies = copies
         self._healed = healed
         self._report = report
+        self._needs = needs
         self._every_copy = every_copy
         self._batch: list[_Fetched] = []
         self._held = 0
@@ -220,9 +232,13 @@ class _Run:
             holders = {member: size for _, size, member in found}
             if named_by_digest(self._namespace, name):
                 self._healed.fraction = int(name[:8], 16) / (1 << 32)
-                plan = self._policy(name, holders, self._copies(self._namespace, name), self._spread.members)
+                copies = self._enough(name, self._copies(self._namespace, name))
+                plan = self._policy(name, holders, copies, self._spread.members)
                 if plan.to or plan.remove or len(set(holders.values())) > 1 or self._every_copy:
                     yield plan
+
+    def _enough(self, name: str, of_class: int) -> int:
+        return max(of_class, self._needs(name)) if self._namespace == "frames" else of_class
 
     def _fetch(self, plan: Plan) -> _Fetched:
         """Read a sound copy; and each that is to be kept, where others are removed or the sizes differ."""
@@ -232,7 +248,8 @@ class _Run:
         try:
             read = spread.reader.read(namespace, plan.name, order)
             bad += read.damaged
-            copies = spread.copies.of(namespace, read.value)  # its header knows better than the index
+            # Its header knows its class better than the index.
+            copies = self._enough(plan.name, spread.copies.of(namespace, read.value))
             plan = self._policy(plan.name, plan.holders, copies, spread.members)
             suspects = plan.remove or len(set(plan.holders.values())) > 1 or self._every_copy
             for member in order if suspects else ():
