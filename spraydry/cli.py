@@ -77,6 +77,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         ----------
         repo
             The repository: a path (a SQLite file) or URL; by default $SPRAYDRY_REPO, else one in the XDG data folder.
+            A server that goes away meanwhile is waited for $SPRAYDRY_WAIT_S seconds (default: 30).
         debug
             Show where in the program an error came from.
         stats

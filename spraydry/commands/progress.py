@@ -38,6 +38,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
+            terminal.drawing.remove(self.note)
             self._bar.stop()
 
     @property
@@ -101,6 +102,7 @@ class Progress:
                 auto_refresh=False,
             )
             self._bar.start()
+            terminal.drawing.append(self.note)
             self._task = self._bar.add_task("", total=None)
         known = done.total_bytes is not None or done.total_files is not None
         self._bar.update(

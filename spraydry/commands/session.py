@@ -41,6 +41,7 @@ def open_repository(*, create: bool = False, read_only: bool = True) -> Reposito
     """The repository of this run. Verbs that only look leave `read_only` as it is: that works on any medium."""
     from spraydry.repository.repository import Repository
 
+    _tell_of_waiting(repository_url())
     repository = Repository.open(repository_url(), create=create, read_only=read_only, metered=options.stats)
     if repository.behind is not None:
         from spraydry.commands import terminal
@@ -66,6 +67,7 @@ def open_hoard(name: str, *, create: bool = False, read_only: bool = True) -> It
     from spraydry.actions.hoard import Hoard
     from spraydry.actions.hoard.remote import hoard_at
 
+    _tell_of_waiting(repository_url())
     served = hoard_at(name, repository_url())
     if served is not None:
         with served:
@@ -99,10 +101,40 @@ def open_other(url: str, *, create: bool = False, read_only: bool = False, limit
             store = Cache(store, MemoryStore(), _OTHER_CACHE_BYTES, write_through=False)
         return store
 
+    _tell_of_waiting(url)
     other = Repository.open(url, create=create, read_only=read_only, metered=options.stats, over=over)
     if other.opened.meter is not None:
         options.meters.append(other.opened.meter)
     return other
+
+
+def _tell_of_waiting(url: str) -> None:
+    """Where that is of servers, let whoever watches know when one that went away is waited for, and Ctrl-C end that."""
+    if not url.lower().startswith(("http:", "https:")):
+        return
+    import logging
+    import signal
+    import threading
+
+    from spraydry.commands import terminal
+    from spraydry.stores.remote import patience
+
+    class Notices(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            terminal.notice(record.getMessage())
+
+    def interrupt(signal_number: int, frame: object) -> None:
+        patience.interrupted.set()  # also in threads, for which the end of this one waits
+        raise KeyboardInterrupt
+
+    if not any(handler.name == "terminal" for handler in patience.log.handlers):
+        notices = Notices()
+        notices.name = "terminal"
+        patience.log.addHandler(notices)
+        patience.log.setLevel(logging.INFO)
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def tell_stats() -> None:

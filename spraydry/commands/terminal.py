@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from spraydry.errors import UsageError
@@ -29,6 +29,15 @@ def warn(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"spraydry: {safe(text)}\n")
     sys.stderr.flush()
+
+
+drawing: list[Callable[[str], None]] = []  # who draws on the terminal now, and so must write lines there itself
+
+
+def notice(text: str) -> None:
+    """A line as `warn` writes it, for whoever watches: where standard error is a terminal."""
+    if sys.stderr.isatty():
+        (drawing[-1] if drawing else warn)(safe(text))
 
 
 def point(text: str, place: int) -> None:

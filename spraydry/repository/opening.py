@@ -124,11 +124,12 @@ def _special(opened: Opened, owner: Store, url: str, read_only: bool) -> Opened:
 
 
 def _over(bare: Store) -> Store:
-    """A store, tried again when it fails where it is far away."""
+    """The only store there is, tried again when it fails where it is far away."""
     if not bare.lasting or bare.location() is not None:
         return bare
     from spraydry.stores.over.retry import Retry
 
+    bare.wait_for_it()
     return Retry(bare)
 
 

@@ -71,6 +71,10 @@ class Store(ABC):
     served: bool = False  # whether a server has it open, perhaps here: with a catalog of its own
     traits = Traits()
 
+    def wait_for_it(self) -> None:
+        """From now on wait in each call for whoever answers here to come back, if that can be: there is nowhere else to
+        go. By itself a store fails at once. Raises UsageError."""
+
     @abstractmethod
     def get(self, namespace: str, name: str, start: int = 0, length: int | None = None) -> bytes:
         """`length` bytes (default: all) from byte `start` of a value, fewer where it ends; below 0, `start` counts from

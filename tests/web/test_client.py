@@ -28,6 +28,7 @@ from spraydry.repository.opening import STORES
 from spraydry.repository.repository import Repository
 from spraydry.stores.base import open_store
 from spraydry.stores.over.retry import Retry
+from spraydry.stores.remote import patience
 from spraydry.stores.remote import server as asking
 from spraydry.stores.remote import servers as choosing
 from spraydry.stores.remote.tokens import tokens_path, withheld
@@ -270,6 +271,7 @@ def test_a_server_that_goes_away(
     server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spraydry: Run
 ) -> None:
     monkeypatch.setattr(Retry.__init__, "__defaults__", (2, 60.0, 0.01, 0.1, 1))
+    monkeypatch.setenv(patience.VARIABLE, "0")
     with Repository.open(server.url) as repository:
         make_version(repository, "r", {b"a": b"one"})
         server.kill()

@@ -17,9 +17,9 @@ import pytest
 from spraydry.errors import SprayDryError
 from spraydry.repository.repository import Repository
 from spraydry.stores.over.retry import Retry
+from spraydry.stores.remote import patience, wire
 from spraydry.stores.remote import server as asking
 from spraydry.stores.remote import servers as choosing
-from spraydry.stores.remote import wire
 from tests.faultproxy import proxy
 from tests.versions import make_version
 from tests.web.serving import Running, serving
@@ -108,6 +108,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Retry.__init__, "__defaults__", (2, 60.0, 0.0, 0.0, 1))
+    monkeypatch.setenv(patience.VARIABLE, "0")
 
 
 @pytest.fixture

@@ -22,6 +22,20 @@ class Readable(Protocol):
     def read(self, most: int, /) -> bytes: ...
 
 
+class Following:
+    """What was read of a stream already, and then the rest."""
+
+    def __init__(self, front: bytes, stream: Readable) -> None:
+        self._front, self._stream = front, stream
+
+    def read(self, most: int, /) -> bytes:
+        """As of a stream."""
+        if not self._front:
+            return self._stream.read(most)
+        part, self._front = self._front[:most], self._front[most:]
+        return part
+
+
 def store_file(writer: Sink, source: Readable, key: str) -> Entry:
     """Store what a binary stream gives until its end, and what is to be committed for it: an entry without a name, of
     now and of who runs this. It is durable when the writer has finished. Memory does not grow with its size."""

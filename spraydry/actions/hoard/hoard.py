@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import spraydry
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.copies import class_of_hoard, sink_of
-from spraydry.actions.hoard.files import Source, opened, store_file
+from spraydry.actions.hoard.files import Following, Source, opened, store_file
 from spraydry.actions.hoard.history import Event, key_history
 from spraydry.actions.hoard.revive import revive
 from spraydry.actions.hoard.small import MAX_BYTES, Condemned, SmallFiles
@@ -165,7 +165,7 @@ class Hoard(MutableMapping[str, Any]):
             began_at = self.repository.heed()
             check()
             with Writer(self.repository, self._level) as writer:
-                entry = store_file(sink_of(writer, self.name), _Following(front, stream), key)
+                entry = store_file(sink_of(writer, self.name), Following(front, stream), key)
                 writer.finish()
                 commit_changes(self.repository, self.name, {key: entry}, began_at, check=check)
         return Kept(key, entry)
@@ -270,19 +270,6 @@ class Hoard(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<hoard {self.name!r} of {self.repository.url}>"
-
-
-class _Following:
-    """What was read of a stream already, and then the rest."""
-
-    def __init__(self, front: bytes, stream: BinaryIO) -> None:
-        self._front, self._stream = front, stream
-
-    def read(self, most: int) -> bytes:
-        if not self._front:
-            return self._stream.read(most)
-        part, self._front = self._front[:most], self._front[most:]
-        return part
 
 
 def _front(stream: BinaryIO) -> bytes:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from spraydry.actions.hoard.commit import commit_changes
 from spraydry.actions.hoard.copies import sink_of
 from spraydry.actions.hoard.files import Source, opened, store_file
-from spraydry.errors import Conflict, KeyExists, KeyNotFound, UsageError
+from spraydry.actions.hoard.transacting import COMMITTED, PREPARED, Transacting
+from spraydry.errors import Conflict, KeyExists, KeyNotFound
 from spraydry.format.entry import Entry
 from spraydry.format.frame import DEFAULT_LEVEL
 from spraydry.format.keys import name_of
@@ -21,8 +22,6 @@ from spraydry.repository.repository import Repository
 from spraydry.repository.stream import open_entry, parts
 from spraydry.repository.writer import Writer
 
-OPEN, PREPARED, COMMITTED, ABORTED = "open", "prepared", "committed", "aborted"
-
 
 class _Touched(NamedTuple):
     """What a key named when it was first touched: where that is to be found."""
@@ -31,20 +30,14 @@ class _Touched(NamedTuple):
     change: Change | None
 
 
-class Transaction:
-    """Changes to one hoard, made together or not at all. Blocks; for one thread at a time.
-
-    What was put is stored at once and committed with `commit`; whoever reads through the transaction sees it before,
-    nobody else does. As a context manager it commits at the end, and aborts when something is raised. A transaction
-    that is dropped or killed leaves nothing but bytes that gc finds.
-    """
+class Transaction(Transacting):
+    """A transaction on a hoard of a repository that is open here."""
 
     def __init__(self, repository: Repository, hoard: str, *, level: int = DEFAULT_LEVEL) -> None:
         """Raises UsageError for a name no hoard may have. The hoard need not be there."""
         check_new_name(hoard, "hoard")
+        super().__init__(hoard)
         self.repository = repository
-        self.hoard = hoard
-        self.state = OPEN
         self._level = level
         self._writer: Writer | None = None
         self._durable = True
@@ -57,12 +50,6 @@ class Transaction:
     # -- changing
 
     def put(self, source: Source, key: str, *, new: bool = False) -> Kept:
-        """Store a file for `key` to name: what a binary stream gives until its end, bytes, or the file at a path. The
-        content it had stays until gc.
-
-        With `new`, a key that is there is refused (KeyExists), at the latest by `commit`. Raises UsageError for what
-        can be no key, StoreError, OSError for a file that cannot be read.
-        """
         self._check_open()
         self._touch(key)
         if new and self._find(key) is not None:
@@ -77,7 +64,6 @@ class Transaction:
         return Kept(key, entry)
 
     def delete(self, key: str) -> None:
-        """Let `key` name nothing any more. Raises KeyNotFound, UsageError."""
         self._check_open()
         self._touch(key)
         if self._find(key) is None:
@@ -88,18 +74,12 @@ class Transaction:
     # -- reading
 
     def find(self, key: str) -> Kept | None:
-        """What a key names, in this transaction; None where it names nothing."""
         self._check_open()
         self._touch(key)
         entry = self._find(key)
         return None if entry is None else Kept(key, entry)
 
-    def has(self, key: str) -> bool:
-        """Whether a key names something, in this transaction."""
-        return self.find(key) is not None
-
     def get(self, key: str) -> io.BufferedReader:
-        """The bytes of a key as a seekable stream, verified. Raises KeyNotFound, UsageError."""
         found = self.find(key)
         if found is None:
             raise KeyNotFound(f"{self.hoard}/{key} is not there")
@@ -107,7 +87,6 @@ class Transaction:
         return open_entry(found.entry, partial(parts, found.entry, self.repository.read_single))
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Kept]:
-        """As Keys.list, with the changes of this transaction. What was listed may change before `commit`."""
         self._check_open()
         view = self.repository.log.hoards.view(self.hoard)
         staged = {name_of(key): Change(entry, 0) for key, entry in self._staged.items()}
@@ -116,8 +95,6 @@ class Transaction:
     # -- ending
 
     def prepare(self) -> None:
-        """Make all that was put durable, and see that nobody changed what this transaction touched: `commit` then only
-        has to append a record. Others may still be faster before it. Raises Conflict, StoreError."""
         self._check_open()
         self._store()
         self.repository.refresh()
@@ -125,13 +102,7 @@ class Transaction:
         self.state = PREPARED
 
     def commit(self) -> int | None:
-        """Make the changes be; the slot of the record, None where nothing was changed.
-
-        Raises Conflict where another transaction changed a key since this one first touched it, KeyExists for a `new`
-        one that is there by now, StoreError; then nothing was changed, and the transaction is aborted.
-        """
-        if self.state != PREPARED:
-            self._check_open()
+        self._check_open(PREPARED)
         try:
             self._store()
             slot = None
@@ -151,25 +122,7 @@ class Transaction:
         self._end(COMMITTED)
         return slot
 
-    def abort(self) -> None:
-        """Give the changes up. What was stored for them is left to gc. Does nothing when it has ended."""
-        if self.state in (OPEN, PREPARED):
-            self._end(ABORTED)
-
-    def __enter__(self) -> Transaction:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.abort()
-        elif self.state in (OPEN, PREPARED):
-            self.commit()
-
     # --
-
-    def _check_open(self) -> None:
-        if self.state != OPEN:
-            raise UsageError(f"the transaction on {self.hoard!r} is {self.state}: begin another one")
 
     def _end(self, state: str) -> None:
         self.state = state

@@ -16,9 +16,13 @@ from spraydry.errors import CorruptData
 
 MOST_KEYS = 1000  # in one page of a listing, or one question
 MOST_EXPIRES_S = 400 * 86400
+MOST_SPANS = 512  # in one answer
 BATCH_BYTES = 64 << 20
 BATCH_KEYS = 10_000
 TRANSACTION = "Spraydry-Transaction"  # the header that says in which transaction a request is
+
+
+Chunk = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Hoards(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +81,16 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """All that happened to a key, the oldest first."""
 
     events: tuple[Happened, ...]
+
+
+class Spans(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the chunks and holes of a file of so many bytes and with that entity tag, in order: the length of each,
+    and the digest of a chunk in hex, or None for a hole. The first begins at `offset`."""
+
+    size: int
+    tag: str
+    offset: int
+    spans: tuple[tuple[Annotated[int, msgspec.Meta(gt=0)], Chunk | None], ...]
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from spraydry.errors import (
 )
 from spraydry.stores.remote.tokens import token_for, where_to_put
 from spraydry.stores.remote.wire import ROOT, Failure, Greeting, decode, encode, error_of, greeting_of
-from spraydry.stores.shared.exchange import Answer, Body, Exchange, TooLong, read_body
+from spraydry.stores.shared.exchange import Answer, Away, Body, Exchange, TooLong, read_body
 from spraydry.stores.shared.web import Part, WebServer
 
 T = TypeVar("T")
@@ -36,12 +36,17 @@ _LINE = 500
 _UNPRINTABLE = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\uffff]+")
 _REALM = 'realm="spraydry"'
 _MOST_AFTER_S = 30.0
+_OF_PROXIES = (502, 503, 504)
 
 
 class Busy(StoreUnavailable):
     """A server that wants to be left alone for `after_s`."""
 
     after_s = 1.0
+
+
+class Later(Busy, Away):
+    """A server that takes no more at present, or what stands before one that is not there."""
 
 
 class Server:
@@ -56,10 +61,10 @@ class Server:
         self._has_token = token is not None
         self._no_token = where_to_put()
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        connect_s, greeting_s = (None, None) if alone else (_CONNECT_S, _GREETING_S)
-        self._greeter = Exchange(url, headers, connect_s=greeting_s, answer_s=greeting_s)
+        greeting_s = None if alone else _GREETING_S
+        self._greeter = Exchange(url, headers, connect_s=greeting_s or _CONNECT_S, answer_s=greeting_s)
         self._exchange = Exchange(
-            url, headers, connect_s=connect_s, answer_s=_ANSWER_S, ask_after_s=_SILENT_S, alive=self._is_there
+            url, headers, connect_s=_CONNECT_S, answer_s=_ANSWER_S, ask_after_s=_SILENT_S, alive=self._is_there
         )
         self._files = WebServer(self._exchange, self.refusal)
         self.round_trip_s = math.inf
@@ -162,12 +167,16 @@ class Server:
             line = _UNPRINTABLE.sub("?", failure.error)[:_LINE]
             body = encode(Failure(error=line, kind=failure.kind))
         error = error_of(status, body, self.url)
+        if not isinstance(error, StoreUnavailable):
+            return error
         said = headers.get("Retry-After", "")
-        if isinstance(error, StoreUnavailable) and said.isdecimal() and len(said) < 5:
-            busy = Busy(str(error))
-            busy.after_s = min(float(said), _MOST_AFTER_S)
-            return busy
-        return error
+        after_s = min(float(said), _MOST_AFTER_S) if said.isdecimal() and len(said) < 5 else None
+        kind = Later if status == 429 or (failure is None and status in _OF_PROXIES) else Busy
+        if after_s is None and kind is Busy:
+            return error
+        busy = kind(str(error))
+        busy.after_s = busy.after_s if after_s is None else after_s
+        return busy
 
 
 def _failure_of(body: bytes) -> Failure | None:

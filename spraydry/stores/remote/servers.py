@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from spraydry.errors import SprayDryError, StoreError, StoreNotFound, StoreUnavailable, UsageError
+from spraydry.stores.remote.patience import Patience
 from spraydry.stores.remote.server import Busy, Server
 from spraydry.stores.remote.wire import Greeting
+from spraydry.stores.shared.exchange import Away
 
 T = TypeVar("T")
 
@@ -50,6 +52,7 @@ class Servers:
         self._places = [_Place(Server(url, alone), random.random()) for url in urls]
         self._news = threading.Condition()
         self._closed = False
+        self.patience = Patience(", ".join(place.server.url for place in self._places))
         self._first: tuple[str, str] | None = None  # which repository it is, and the server that said so
 
     def open(self) -> Greeting | None:
@@ -78,7 +81,23 @@ class Servers:
 
     def ask(self, call: Callable[[Server], T], sound: Callable[[T], bool] = lambda _: True) -> T:
         """What the call returns for the nearest server that does not fail, and whose answer is sound; where none is,
-        the first answer. Raises what it raises: StoreUnavailable only when it did for all."""
+        the first answer. Where nobody is there any more it is made again, as `patience` says. Raises what it raises:
+        StoreUnavailable only when it did for all."""
+        failed_s, tries = math.inf, 0
+        while True:
+            try:
+                answer = self._ask_all(call, sound)
+            except Away as error:
+                failed_s, tries = min(failed_s, time.monotonic()), tries + 1
+                self.patience.wait(error, failed_s, tries)
+            except SprayDryError:
+                self.patience.answered()
+                raise
+            else:
+                self.patience.answered()
+                return answer
+
+    def _ask_all(self, call: Callable[[Server], T], sound: Callable[[T], bool]) -> T:
         errors: list[SprayDryError] = []
         unsound: list[tuple[_Place, T]] = []
         asked: list[_Place] = []
@@ -212,4 +231,5 @@ def _distance(server: Server) -> int:
 def _together(errors: Sequence[SprayDryError]) -> StoreError:
     if not errors:
         return StoreNotFound("none of the servers serves this repository")
-    return StoreUnavailable("; ".join(dict.fromkeys(map(str, errors))))
+    kind = Away if all(isinstance(error, Away) for error in errors) else StoreUnavailable
+    return kind("; ".join(dict.fromkeys(map(str, errors))))

@@ -17,6 +17,7 @@ from spraydry.parallel import ordered_map
 from spraydry.stores.base import NAMESPACES, Stat, Store, Stored, Traits, check_key, check_namespace, check_range, cut
 from spraydry.stores.remote import wire
 from spraydry.stores.remote.many import Sizes, read_values, value_groups, without_repeats
+from spraydry.stores.remote.patience import wanted_s
 from spraydry.stores.remote.server import Server
 from spraydry.stores.remote.servers import Servers
 from spraydry.stores.remote.wire import Back, Fill, Greeting, Listing, Names, batch_path, listing_path, value_path
@@ -59,6 +60,9 @@ class RemoteStore(Store):
         self._uncached = 0
         self._lock = threading.Lock()
         self._closed = False
+
+    def wait_for_it(self) -> None:
+        self._servers.patience.away_s = wanted_s()
 
     # -- reading
 

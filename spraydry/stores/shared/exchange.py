@@ -48,6 +48,10 @@ class TooLong(Exception):
     """A server gives more bytes than it may."""
 
 
+class Away(StoreUnavailable):
+    """Nobody answers there, or only who says that somebody will: it may be that a server is started anew."""
+
+
 class Exchange:
     """One web server and a folder of it. Blocks; threads may share it: each call has a connection to itself."""
 
@@ -90,7 +94,7 @@ class Exchange:
         return f"{self.url}{self._route.by}"
 
     def request(self, method: str, path: str, most: int, headers: dict[str, str], body: Body | None = None) -> Answer:
-        """Whatever the server answers, of at most `most` bytes. Raises StoreUnavailable where it does not, TooLong."""
+        """Whatever the server answers, of at most `most` bytes. Raises Away where it does not, TooLong."""
 
         def take(response: http.client.HTTPResponse) -> tuple[int, Message, bytes]:
             if method == "HEAD":
@@ -110,7 +114,7 @@ class Exchange:
         body: Body | None = None,
     ) -> tuple[T, bool]:
         """What `take` makes of the response, and whether the request was sent twice: never one whose body is made while
-        it is sent. Raises StoreErrors, and what `take` raises, and making the body."""
+        it is sent. Raises Away and other StoreErrors, and what `take` raises, and making the body."""
         repeated = False
         while True:
             try:
@@ -127,12 +131,12 @@ class Exchange:
                 keep = response.isclosed() and connection.sock is not None
                 return taken, repeated
             except ConnectionRefusedError:
-                raise StoreUnavailable(f"{self.named} cannot be reached: nothing answers there") from None
+                raise Away(f"{self.named} cannot be reached: nothing answers there") from None
             except (ConnectionError, http.client.RemoteDisconnected):
                 if used:
                     repeated = True
                     continue  # the server closed it while it lay idle
-                raise StoreUnavailable(f"{self.named} cut the connection; try again") from None
+                raise Away(f"{self.named} cut the connection; try again") from None
             except ssl.SSLCertVerificationError as error:
                 raise StoreError(
                     f"{self.named}: its certificate is not good: {error.verify_message.rstrip('.')}; one that nobody"
@@ -140,17 +144,17 @@ class Exchange:
                 ) from None
             except ssl.SSLError as error:
                 if error.reason != "WRONG_VERSION_NUMBER":
-                    raise StoreUnavailable(f"{self.named} cannot be reached: {error.reason or error}") from None
+                    raise Away(f"{self.named} cannot be reached: {error.reason or error}") from None
                 raise StoreError(f"{self.named} does not speak TLS there: write http:// if that is meant") from None
             except TimeoutError:
-                raise StoreUnavailable(f"{self.named} does not answer in time; try again") from None
+                raise Away(f"{self.named} does not answer in time; try again") from None
             except OSError as error:
                 error.with_traceback(
                     None
                 )  # or the answer of a proxy that refuses, which Python 3.11 leaves open, stays
-                raise StoreUnavailable(f"{self.named} cannot be reached: {error.strerror or error}") from None
+                raise Away(f"{self.named} cannot be reached: {error.strerror or error}") from None
             except http.client.HTTPException as error:
-                raise StoreUnavailable(f"{self.url} broke off, or is no web server: {type(error).__name__}") from None
+                raise Away(f"{self.url} broke off, or is no web server: {type(error).__name__}") from None
             finally:
                 if keep:
                     self._idle.append(connection)

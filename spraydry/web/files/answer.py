@@ -50,7 +50,7 @@ def told(entry: Entry, name: bytes, lasting: bool) -> Told:
     """What is to be said of a file's entry that is called `name`. Raises UsageError for what is no regular file."""
     if entry.kind != FILE:
         raise UsageError("only regular files have bytes to give")
-    etag = b'"%s"' % _validator(entry).encode()
+    etag = b'"%s"' % validator(entry).encode()
     now_s = int(time.time())
     modified_s = entry.mtime_s if 0 <= entry.mtime_s <= min(now_s, _MAX_DATE_S) else None
     kind = content_type(name).encode()
@@ -66,7 +66,8 @@ def told(entry: Entry, name: bytes, lasting: bool) -> Told:
     return Told(entry, name, lasting, etag, modified_s, kind, tuple(headers))
 
 
-def _validator(entry: Entry) -> str:
+def validator(entry: Entry) -> str:
+    """What tells the bytes of a file from others, without the quotes of an entity tag."""
     if (name := entry.file_digest) is not None:
         return name.hex()
     assert isinstance(entry.content, Runs)

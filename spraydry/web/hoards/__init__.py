@@ -27,6 +27,7 @@ def routes(served: Served) -> list[BaseRoute]:
         Resource(hoard, GET=lists.count),
         Resource(hoard + "/keys", GET=lists.keys),
         Resource(hoard + "/keys/{key:path}", GET=one.get, PUT=one.put, DELETE=one.delete),
+        Resource(hoard + "/spans/{key:path}", GET=one.spans),
         Resource(hoard + "/history/{key:path}", GET=lists.history),
         Resource(hoard + "/undelete/{key:path}", POST=lists.undelete),
         Resource(hoard + "/url/{key:path}", POST=lists.url),

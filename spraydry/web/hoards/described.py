@@ -18,6 +18,7 @@ _IF_NONE = in_header("If-None-Match", {"type": "string"}, "not if the key names 
 _RANGE = in_header("Range", {"type": "string"}, "ranges of bytes")
 _NEWEST = in_header("Cache-Control", {"type": "string"}, "no-cache: nothing from before the request")
 _LIMIT = in_query("limit", {"type": "integer", "minimum": 1, "maximum": wire.MOST_KEYS}, "how many at most")
+_START = in_query("start", {"type": "integer", "minimum": 0, "maximum": 10**18}, "from the one that holds this byte")
 _PREFIX = in_query("prefix", {"type": "string", "maxLength": 255}, "those that begin so")
 _AFTER = in_query("after", {"type": "string", "maxLength": 255}, "those that come behind this one")
 _FILE = binary()
@@ -70,6 +71,15 @@ def described() -> Described:
                 fails=(404, 409, 412, 507),
                 name="deleteKey",
             ),
+        },
+        f"{hoard}/spans/{{key}}": {
+            "get": operation(
+                "The chunks and holes of the file of a key",
+                parameters=(_HOARD, _KEY, _START, _NEWEST, _WITHIN),
+                answers={200: message(wire.Spans)},
+                fails=(404,),
+                name="keySpans",
+            )
         },
         f"{hoard}/history/{{key}}": {
             "get": operation(
@@ -153,5 +163,5 @@ def described() -> Described:
         for one in operations.values():
             if isinstance(one, dict) and one.get("requestBody", {}).get("content") is _FILE:
                 one["requestBody"]["required"] = False  # a file may be empty
-    told = (wire.Hoards, wire.Counted, wire.File, wire.Files, wire.Keys, wire.Found, wire.History, wire.Put)
+    told = (wire.Hoards, wire.Counted, wire.File, wire.Files, wire.Keys, wire.Found, wire.Spans, wire.History, wire.Put)
     return Described(paths, (*told, wire.Undelete, wire.Wanted, wire.Link, wire.Ended))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +14,8 @@ from spraydry.actions.hoard.address import DIGESTS
 from spraydry.errors import Conflict, KeyExists, KeyNotFound, UsageError
 from spraydry.format.digest import digest
 from spraydry.format.entry import Entry
+from spraydry.repository.stream import spans
+from spraydry.stores.remote import hoards as wire
 from spraydry.web.failures import failure
 from spraydry.web.files import respond_file
 from spraydry.web.grant import Grant, grant_of
@@ -82,14 +85,32 @@ class OneKey:
     async def get(self, request: Request) -> Response:
         """GET and HEAD: the bytes, or a part of them."""
         hoard, key = hoard_of(request) if "hoard" in request.path_params else DIGESTS, key_of(request)
-        grant_of(request).require("read", hoard=hoard)
-        if (within := self._transactions.of(request, hoard)) is not None:
-            entry = await within.find(key)
-        else:
-            entry = await self._part.find(request, hoard, key)
+        entry = await self._entry(request, hoard, key)
         name = key.rpartition("/")[2].encode()
         download = "download" in request.query_params
         return await respond_file(request, self._part.served, entry, name, lasting=False, download=download)
+
+    async def spans(self, request: Request) -> Response:
+        """GET: of which chunks and holes it is made, from the one on that holds a byte."""
+        hoard, key = hoard_of(request), key_of(request)
+        said = request.query_params.get("start", "0")
+        if not (said.isascii() and said.isdecimal() and len(said) < 20):
+            raise UsageError("start is to be the number of a byte")
+        entry = await self._entry(request, hoard, key)
+        repository = self._part.served.repository
+        found = await self._part.served.call(
+            lambda: list(islice(spans(entry, repository.read_chunk, int(said)), wire.MOST_SPANS))
+        )
+        told = tuple((span.length, None if span.chunk is None else span.chunk.hex()) for span in found)
+        offset = found[0].offset if found else entry.size
+        return answer(wire.Spans(size=entry.size, tag=etag_of(entry), offset=offset, spans=told))
+
+    async def _entry(self, request: Request, hoard: str, key: str) -> Entry:
+        """What a key names, for who may read it."""
+        grant_of(request).require("read", hoard=hoard)
+        if (within := self._transactions.of(request, hoard)) is not None:
+            return await within.find(key)
+        return await self._part.find(request, hoard, key)
 
     async def put(self, request: Request) -> Response:
         """PUT: the body becomes the file, once all of it is there."""

@@ -14,6 +14,7 @@ from spraydry.format.keys import name_of
 from spraydry.format.version import check_new_name
 from spraydry.repository.keys import Kept, Keys
 from spraydry.stores.remote import hoards as wire
+from spraydry.web.files import validator
 from spraydry.web.grant import Grant
 from spraydry.web.hoards.group import Groups
 from spraydry.web.hoards.uploads import Uploads
@@ -112,8 +113,7 @@ def number_of(request: Request, name: str, most: int) -> int:
 
 def etag_of(entry: Entry) -> str:
     """The tag by which clients know what a key names: that of the file's bytes."""
-    name = entry.file_digest
-    return f'"{name.hex()}"' if name is not None else ""
+    return f'"{validator(entry)}"'
 
 
 def file_of(key: str, entry: Entry, digests: bool = True) -> wire.File:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from spraydry import Hoard
 from spraydry.actions.hoard.remote import RemoteHoard
+from spraydry.actions.hoard.remote.talk import Talk
 from spraydry.errors import (
     Conflict,
     CorruptData,
@@ -26,6 +28,8 @@ from spraydry.errors import (
     UsageError,
 )
 from spraydry.format.digest import digest
+from spraydry.stores.remote import hoards as wire
+from spraydry.stores.remote import patience
 from spraydry.stores.remote import server as asking
 from spraydry.stores.remote.server import Server
 from tests.web.hoards.talking import ask, key
@@ -166,13 +170,13 @@ def test_transactions(hoard: Hoard) -> None:
 
 
 def test_a_server_that_gives_other_bytes(hoard: Hoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a file of up to 4 MiB no part is given before all of it was compared, of a longer one the whole is."""
-    from spraydry.actions.hoard.talk import Talk
-
+    """Of a file of up to 4 MiB no part is given before all of it was compared, of a longer one no chunk before that
+    was."""
     hoard["a"] = plain = os.urandom(3 << 20)
     hoard["long"] = os.urandom(9 << 20)
-    found = hoard.find("a")
-    assert found is not None
+    hoard["holes"] = os.urandom(1 << 20) + bytes(7 << 20) + os.urandom(1 << 20)
+    found, long = hoard.find("a"), hoard.find("long")
+    assert found is not None and long is not None
     with hoard.open(found) as stream:
         stream.seek(2 << 20)
         assert stream.read(10) == plain[2 << 20 :][:10]
@@ -190,14 +194,73 @@ def test_a_server_that_gives_other_bytes(hoard: Hoard, monkeypatch: pytest.Monke
             stream.seek(1 << 20)
             with pytest.raises(CorruptData, match="other bytes"):
                 stream.read(10)
-    with hoard["long"] as stream:
-        for _ in range(2):
-            with pytest.raises(CorruptData, match="other bytes"):
+    for at in (0, 1, 5 << 20, (9 << 20) - 1):
+        with hoard.open(long) as stream:
+            for _ in range(2):
+                stream.seek(at)
+                with pytest.raises(CorruptData, match="other bytes"):
+                    stream.read(10)
+    for name in ("long", "holes"):
+        with pytest.raises(CorruptData, match="other bytes"), hoard[name] as stream:
+            stream.read()
+
+
+def test_a_server_that_tells_of_other_chunks(hoard: Hoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    hoard["long"] = plain = os.urandom(5 << 20)
+    found = hoard.find("long")
+    assert found is not None
+    message = Talk._message
+
+    def lies(spans: wire.Spans) -> Iterator[wire.Spans]:
+        (length, chunk), *rest = spans.spans
+        yield replace(spans, spans=())
+        yield replace(spans, spans=((length, "0" * 64), *rest))
+        yield replace(spans, spans=((length + 1, chunk), *rest))
+        yield replace(spans, spans=((length, None), *rest))
+        yield replace(spans, spans=(((4 << 20) + 1, chunk),))
+        yield replace(spans, spans=((1 << 60, None),))
+        yield replace(spans, offset=spans.offset + 1)
+        yield replace(spans, size=spans.size + 1)
+        yield replace(spans, tag='"other"')
+
+    for number in range(9):
+
+        def lying(self: Talk, method: str, path: str, kind: Any, *arguments: Any, number: int = number) -> Any:
+            told = message(self, method, path, kind, *arguments)
+            return list(lies(told))[number] if kind is wire.Spans else told
+
+        monkeypatch.setattr(Talk, "_message", lying)
+        with hoard.open(found) as stream:
+            stream.seek(2 << 20)
+            if number == 3:  # a hole: what is wrong is seen at the end
+                stream.seek(0)
+            with pytest.raises((CorruptData, KeyNotFound)):
                 stream.read()
+    monkeypatch.setattr(Talk, "_message", message)
+    assert hoard["long"].read() == plain
+
+
+def test_holes_and_parts_of_long_files(hoard: Hoard) -> None:
+    chance = random.Random(6)
+    plain = chance.randbytes(1 << 20) + bytes(20 << 20) + chance.randbytes(6 << 20) + bytes(3 << 20)
+    hoard["a"] = plain
+    with hoard["a"] as stream:
+        assert stream.read() == plain
+        for _ in range(200):
+            at, length = chance.randrange(len(plain) + 10), chance.choice((1, 1000, 300_000, 5 << 20))
+            stream.seek(at)
+            assert stream.read(length) == plain[at : at + length]
+    change = hoard.transaction()
+    change.put(plain[::-1], "b")
+    with change.get("b") as stream:
+        stream.seek(9 << 20)
+        assert stream.read(5 << 20) == plain[::-1][9 << 20 :][: 5 << 20]
+    change.abort()
 
 
 def test_one_of_two_servers_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every put that was acknowledged is there, and none fails for it."""
+    monkeypatch.setenv(patience.VARIABLE, "0")
     monkeypatch.setattr(asking, "_GREETING_S", 60.0)  # a slow machine is no dead server
     url = f"dir:{tmp_path / 'store'}"
     with Hoard("photos", url, create=True) as made:

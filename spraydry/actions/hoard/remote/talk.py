@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from spraydry.errors import Conflict, CorruptData, KeyExists, KeyNotFound, StoreError, StoreUnavailable
+from spraydry.format.chunker import MAX_CHUNK_BYTES
 from spraydry.format.digest import digest
+from spraydry.format.manifest import Span
 from spraydry.stores.remote import hoards as wire
 from spraydry.stores.remote.server import Server
 from spraydry.stores.remote.servers import Servers
@@ -64,7 +66,7 @@ class Talk:
             answer = server.request("GET", path, length, headers, takes=(200, 206, 412, 416))
             found = answer.headers.get("ETag", "")
             if answer.status == 412 or (tag is not None and found != tag):
-                raise KeyNotFound(f"{self.hoard}/{key} was overwritten while it was read: open it again")
+                raise self._overwritten(key)
             if answer.status == 206:
                 size = answer.headers.get("Content-Range", "").rpartition("/")[2]
                 if not (size.isascii() and size.isdecimal() and len(size) < 20):
@@ -73,6 +75,23 @@ class Talk:
             return (b"" if answer.status == 416 else answer.body[start : start + length]), len(answer.body), found
 
         return self._ask(ask)
+
+    def spans(self, key: str, start: int, size: int, tag: str) -> list[Span]:
+        """Some of the chunks and holes of the file under a key, in order, from the one on that holds byte `start`.
+        Raises KeyNotFound where it is another file than that of this size and tag by now, CorruptData, StoreErrors."""
+        path = wire.key_path(self.hoard, key, "spans")
+        told = self._message("GET", f"{path}?start={start}", wire.Spans, None, _NEWEST)
+        if (told.size, told.tag) != (size, tag):
+            raise self._overwritten(key)
+        found, offset = [], told.offset
+        for length, chunk in told.spans:
+            found.append(Span(offset, length, None if chunk is None else bytes.fromhex(chunk)))
+            offset += length
+            if chunk is not None and length > MAX_CHUNK_BYTES:
+                raise CorruptData(f"{self.hoard}/{key}: the server tells of a chunk of {length} bytes")
+        if offset > size:
+            raise CorruptData(f"{self.hoard}/{key}: the server tells of more chunks than it has bytes")
+        return found
 
     def page(self, prefix: str, after: str) -> wire.Files:
         """A page of keys. Raises StoreErrors."""
@@ -218,6 +237,9 @@ class Talk:
         return self._message("POST", wire.hoard_path(self.hoard, "transactions", self._within[1], how), wire.Ended, b"")
 
     # --
+
+    def _overwritten(self, key: str) -> KeyNotFound:
+        return KeyNotFound(f"{self.hoard}/{key} was overwritten while it was read: open it again")
 
     def _ask(self, ask: Callable[[Server], T]) -> T:
         try:
