@@ -59,7 +59,7 @@ def _short(repository: Repository, chunks: Iterable[bytes], number: int, report:
     while some := set(islice(rest, _TOGETHER)):
         frames: set[bytes] = set()
         for name in some:
-            held = [(place.frame, catalog.frame(place.frame)) for place in catalog.locate(name)]
+            held = [(place.frame, catalog.frame(place.frame)) for place in catalog.chunks.locate(name)]
             if not any(info is not None and copies.of_class(info.frame_class) >= number for _, info in held):
                 frames.update(frame for frame, info in held if info is not None)
         done += len(some)
