@@ -130,7 +130,7 @@ async def test_others_run_between_two_that_are_read_here(
             for _ in range(6):
                 nursery.start_soon(_sent, served, entry, 0, entry.size, memory)
         beside.cancel_scope.cancel()
-    assert len(read_in) > 6 * 20
+    assert len(read_in) >= 6 * (entry.size // sending._HERE_BYTES)
     # The loop runs the tasks that are ready in any order: another's turn may come first in one round, last in the next.
     assert max(Counter(read_in).values()) <= 2
 
