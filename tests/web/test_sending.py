@@ -108,7 +108,8 @@ async def test_others_run_between_two_that_are_read_here(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served, entry, memory = Served(repository), entry_of(repository, "large"), Memory()
-    monkeypatch.setattr(sending, "_SLOW_AMONG_S", float("inf"))
+    for slow in ("_SLOW_S", "_SLOW_AMONG_S"):  # however loaded this machine is
+        monkeypatch.setattr(sending, slow, float("inf"))
     turns, read_in = 0, []
     read: Callable[..., Any] = Reading._read
 
