@@ -29,7 +29,7 @@ def waits(**numbers: float) -> dict[str, str]:
 
 def patient(folder: Path, *arguments: str, **environment: str) -> AbstractContextManager[Running]:
     """A server that gives pages, colours and what it hands off the time they take, however slow this machine is."""
-    long = waits(paint_s=60.0, page_s=60.0, handoff_s=60.0)
+    long = waits(paint_s=120.0, page_s=280.0, handoff_s=280.0)
     return serving(folder, *arguments, module=MODULE, **environment, **long)
 
 

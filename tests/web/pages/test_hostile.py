@@ -61,7 +61,8 @@ def test_nothing_in_a_file_is_run(site: str, chromium: Browser, name: str) -> No
     with page_of(chromium, **MODES["light"]) as (page, _):
         asked: list[str] = []
         page.on("request", lambda request: asked.append(urlsplit(request.url).path))
-        page.goto(f"{site}/-/view/evil@v1/{name}")
+        answer = page.goto(f"{site}/-/view/evil@v1/{name}")
+        assert answer is not None and answer.ok
         asked.clear()
         with page.expect_event("request"):
             page.get_by_role("link", name="Open as it is").or_(page.get_by_role("link", name="Download")).last.click()
