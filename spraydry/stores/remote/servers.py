@@ -122,7 +122,7 @@ class Servers:
             places = self._others_than(asked)
         if unsound:
             return unsound[0][1]  # so it is stored, then; whoever asked verifies it
-        errors += [place.error for place in self._places if place.error is not None]
+        errors = list(dict.fromkeys([*errors, *(place.error for place in self._places if place.error is not None)]))
         raise errors[0] if len(errors) == 1 else _together(errors)
 
     def close(self) -> None:
