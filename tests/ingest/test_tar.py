@@ -285,6 +285,22 @@ def test_a_member_that_claims_to_be_endless(repository: Repository) -> None:
         put(repository, bytes(plain))
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"size": "-5"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "-1", "GNU.sparse.name": "y"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9" * 20, "GNU.sparse.name": "../y"},
+    ],
+)
+def test_headers_whose_numbers_cannot_be(repository: Repository, headers: dict[str, str]) -> None:
+    member = ("x", {"type": tarfile.REGTYPE, "pax_headers": headers})
+    for members in ([member], [("before", b"x"), member]):
+        with pytest.raises((CorruptData, UsageError), match="header that cannot be"):
+            put(repository, stream(*members, format=tarfile.PAX_FORMAT))
+    assert repository.roots() == []
+
+
 def test_holes(repository: Repository) -> None:
     result = put(repository, stream(("f", bytes(3 << 20) + b"x")))
     content = entry_at(repository, result, "f").content

@@ -93,11 +93,16 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
         try:
-            return super().fromtarfile(tarfile)
+            member = super().fromtarfile(tarfile)
         except _EndOfTar:
             raise
         except _HeaderError as error:
             raise _ReadError(f"unexpected end of data, or {error}") from None
+        except ValueError as error:  # numbers in extended headers are taken as they come
+            raise _ReadError(f"a header that cannot be: {error}") from None
+        if member.size < 0:
+            raise _ReadError("a header that cannot be: a size below nothing")
+        return member
 
 
 class _Members:
