@@ -154,6 +154,8 @@ def _epilogue() -> str:
 def _told(error: BaseException) -> int:
     """Print what went wrong in one line, and for an expression where; the exit code it has."""
     if isinstance(error, SystemExit):
+        if isinstance(error.__context__, BrokenPipeError):  # what draws the help ends the process by itself
+            return PIPE_CLOSED
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has seen enough; the interpreter must not fail again when it flushes at its end.

@@ -458,3 +458,29 @@ def test_table_on_a_terminal_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.table(("name", "size"), [("[bold]x" * 10, "1 B")], right=(1,))
     assert all(len(line) < 80 for line in stream.getvalue().splitlines())
     assert "[bold]" in stream.getvalue() and shutil.which("true")
+
+
+def test_a_table_too_wide_for_a_terminal_is_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "30")
+    terminal.table(("version", "made", "size", ""), [("r@v1", "2026-11-22 03:21:30", "1.0 MiB", "")], right=(2,))
+    assert stream.getvalue().splitlines() == ["version  r@v1", "made     2026-11-22 03:21:30", "size     1.0 MiB", ""]
+
+
+def test_digests_on_a_terminal_are_escaped(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.run(["ls", "--digests", "r:d", "--repo", filled]) == 0
+    assert r"\x1b[31m" in stream.getvalue() and "\x1b" not in stream.getvalue()
+
+
+def test_help_that_nobody_reads_on() -> None:
+    quoted = f"{sys.executable} -c 'from spraydry.cli import main; main()' --help | head -n 0; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", quoted], capture_output=True, text=True, check=True)
+    assert (done.stderr, done.stdout) == ("", "141\n")
+
+
+def test_an_empty_name_of_a_repository_is_not_the_default(spray: Run) -> None:
+    code, _, err = spray("ls", "--repo", "")
+    assert code == 2 and err.startswith("spraydry: --repo names nothing")

@@ -103,6 +103,14 @@ def _digests(files: Iterator[Described], json: bool) -> int | None:
     if json:
         terminal.print_json_list({"path": one.path, "digest": one.digest} for one in files)
         return None
+    terminal.text(_sums(files))
+    return None
+
+
+def _sums(files: Iterator[Described]) -> Iterator[bytes]:
+    """Lines as b3sum writes them."""
+    from spraydry.commands import terminal
+
     for one in files:
         if one.digest is None:
             terminal.warn(f"no digest is kept of {terminal.printable(one.path)}: its holes are too long to hash")
@@ -111,8 +119,7 @@ def _digests(files: Iterator[Described], json: bool) -> int | None:
         name = one.path.decode(errors="replace")
         escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
         mark = "\\" if escaped != name else ""
-        terminal.raw(f"{mark}{one.digest}  {escaped}\n".encode())
-    return None
+        yield f"{mark}{one.digest}  {escaped}\n".encode()
 
 
 def _roots(repository: Repository, json: bool) -> None:

@@ -97,9 +97,17 @@ def _keys(files: list[str], target: str | None) -> tuple[str, list[str]]:
 
 
 def _source(file: str) -> Source:
+    import os
     import sys
 
-    return sys.stdin.buffer if file == "-" else file
+    from spraydry.commands import terminal
+    from spraydry.errors import PathNotFound
+
+    if file == "-":
+        return sys.stdin.buffer
+    if not os.path.exists(file):
+        raise PathNotFound(f"{terminal.printable(os.fsencode(file))}: no such file")
+    return file
 
 
 def _all_or_none(hoard: Hoard, files: list[str], keys: list[str], new: bool) -> list[Kept]:

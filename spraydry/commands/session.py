@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import spraydry
+from spraydry.errors import UsageError
 
 if TYPE_CHECKING:
     from spraydry.actions.hoard import Hoard
@@ -34,6 +35,8 @@ options = Options()
 
 def repository_url() -> str:
     """The path or URL of the repository: --repo, else $SPRAYDRY_REPO, else the one in the XDG data directory."""
+    if options.repo == "":  # such as of a variable that is not set: not what lies at the default place
+        raise UsageError("--repo names nothing: write a path or URL, or leave it away")
     return options.repo or spraydry.default_url()
 
 
@@ -82,7 +85,6 @@ def open_hoard(name: str, *, create: bool = False, read_only: bool = True) -> It
 
 def open_other(url: str, *, create: bool = False, read_only: bool = False, limit: str | None = None) -> Repository:
     """Another repository than that of this run; `limit` is how many bytes a second go there, or come (`10M`)."""
-    from spraydry.errors import UsageError
     from spraydry.format.chunker import parse_bytes
     from spraydry.repository.repository import Repository
     from spraydry.stores.memory import MemoryStore

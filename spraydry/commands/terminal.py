@@ -8,7 +8,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from spraydry.errors import UsageError
 from spraydry.wording import duration as duration
@@ -17,6 +17,8 @@ from spraydry.wording import plural as plural
 from spraydry.wording import printable as printable
 from spraydry.wording import safe as safe
 from spraydry.wording import size as size
+
+_TORN = 20  # characters; longer words are torn where a table would not fit
 
 
 def line(text: str = "") -> None:
@@ -101,7 +103,8 @@ def _plain(value: Any) -> Any:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
     """A table; the columns numbered in `right` are aligned to the right. On a terminal rich draws it, never wider than
-    that; otherwise plain columns, so that tools can cut them."""
+    that, and where words would be torn for it each row is a paragraph; otherwise plain columns, so that tools can cut
+    them."""
     to_right = set(right)
     if not sys.stdout.isatty():
         held: list[Sequence[str]] = [heads, *rows]
@@ -118,9 +121,31 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[i
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(soft_wrap=False)
+    shown: list[Sequence[str]] = list(rows)
+    words = [max(_longest_word(row[column]) for row in (heads, *shown)) for column in range(len(heads))]
+    if sum(words) + 3 * len(words) > console.width:
+        _paragraphs(heads, shown)
+        return
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column, head in enumerate(heads):
-        drawn.add_column(Text(head), justify="right" if column in to_right else "left", overflow="fold")
-    for row in rows:
+        justify: Literal["left", "right"] = "right" if column in to_right else "left"
+        drawn.add_column(Text(head), justify=justify, overflow="fold", min_width=words[column])
+    for row in shown:
         drawn.add_row(*(Text(cell) for cell in row))
-    Console(soft_wrap=False).print(drawn)
+    console.print(drawn)
+
+
+def _longest_word(cell: str) -> int:
+    """In characters; what is longer than most, such as a URL, may be torn."""
+    return max((min(len(word), _TORN) for word in cell.split()), default=0)
+
+
+def _paragraphs(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Each row as lines of a head and a cell, without those that are empty, and a blank line behind it."""
+    width = max(map(len, heads))
+    for row in rows:
+        for head, cell in zip(heads, row, strict=True):
+            if cell:
+                line(f"{head:<{width}}  {cell}")
+        line()

@@ -40,6 +40,7 @@ def test_put_get_keys_delete(spraydry: Run, files: Path) -> None:
     for text, start, stop in (("5-9", 5, 10), ("767990-", 767_990, 768_000), ("-3", 767_997, 768_000)):
         out = spraydry("get", "notes/2026/b.bin", "--range", text)[1]
         assert out == (bytes(range(256)) * 3000)[start:stop]
+    assert spraydry("put", "no\nsuch", "notes/x", code=4)[2] == b"spraydry: no\\x0asuch: no such file\n"
     for wrong in ("x", "-", "9-5", "768000-", "1-2-3", "-1-"):
         spraydry("get", "notes/2026/b.bin", f"--range={wrong}", code=2)
     spraydry("get", "notes/2026/b.bin", "c.bin")
@@ -88,7 +89,7 @@ def test_put_without_a_key(spraydry: Run, files: Path, monkeypatch: pytest.Monke
 
 def test_what_cannot_be_is_told(spraydry: Run, files: Path) -> None:
     spraydry("put", "a.txt", "notes/x")
-    assert b"no such file" in spraydry("put", "nothing", "notes/y", code=1)[2].lower()
+    assert b"no such file" in spraydry("put", "nothing", "notes/y", code=4)[2].lower()
     assert b"cannot name a hoard" in spraydry("put", "a.txt", "no tes/x", code=2)[2]
     assert b"notes/" in spraydry("put", "a.txt", "b.bin", "notes/x", code=2)[2]
     assert b"control characters" in spraydry("put", "a.txt", "notes/\x1b[2J", code=2)[2]

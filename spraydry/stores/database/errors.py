@@ -42,6 +42,8 @@ def translated(path: str) -> Iterator[None]:
     except (apsw.CorruptError, apsw.FormatError, apsw.SchemaChangeError, apsw.ConstraintError) as error:
         raise CorruptData(f"{path} is damaged: {error}") from None
     except apsw.CantOpenError as error:
+        if os.path.exists(path) and not os.access(path, os.R_OK):
+            raise StoreError(f"{path} cannot be opened: no permission to read it") from None
         raise StoreError(f"{path} cannot be opened: {error}") from None
     except apsw.IOError as error:
         if _is_full(path):  # of its shared memory, SQLite does not say that the disk is full
