@@ -47,7 +47,8 @@ class Life(RuleBasedStateMachine):
     mounts = True
     lives = 0
     # A rule that can do nothing now does nothing, rather than having a precondition: what can be read after damage is
-    # not the same in each run, and hypothesis wants to be able to choose the same rules again.
+    # not the same in each run (it may be no version at all), and hypothesis wants to be able to choose the same rules
+    # again.
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,6 +144,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(seed=seeds)
     def tag(self, seed: int) -> None:
+        if not self.here.versions:
+            return
         version = self.any_version(seed)
         root, name = version.split("@")[0], f"tag{len(self.here.used)}"
         told("--repo", self.here.url, "tag", version, name)
@@ -150,6 +153,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(seed=seeds)
     def rollback(self, seed: int) -> None:
+        if not self.here.versions:
+            return
         version = self.any_version(seed)
         done = told("--repo", self.here.url, "rollback", version)
         self.took(self.here, done["root"], done["version"], done["new"], self.here.versions[version])
@@ -181,6 +186,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(seed=seeds)
     def compose(self, seed: int) -> None:
+        if not self.here.versions:
+            return
         rng = random.Random(seed)
         terms, result = [], Tree()
         for number in range(rng.randrange(1, 4)):
@@ -207,6 +214,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(seed=seeds)
     def split(self, seed: int) -> None:
+        if not self.here.versions:
+            return
         version = self.any_version(seed)
         tree = self.here.versions[version]
         folders = [path for path, leaf in tree.items() if leaf is None]
@@ -217,6 +226,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(seed=seeds, prune=st.booleans())
     def forget(self, seed: int, prune: bool) -> None:
+        if not self.here.versions:
+            return
         version = self.any_version(seed)
         root = version.split("@")[0]
         if not (tree := self.here.versions[version]):
