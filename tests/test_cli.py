@@ -379,7 +379,7 @@ def test_completion_completes_every_verb_and_its_options(tmp_path: Path) -> None
     verbs, keeps, formats, inner = (set(line.split()) for line in told.stdout.splitlines())
     assert verbs >= set(cli.verbs())
     assert {"--keep-last", "--keep-daily", "--keep-tag"} <= keeps and "--all" not in keeps
-    assert formats == {"erofs", "squashfs", "tar"} and {"add", "list"} <= inner
+    assert formats == {"erofs", "squashfs", "tar", "zip"} and {"add", "list"} <= inner
 
 
 # -- the terminal

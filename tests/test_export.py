@@ -158,6 +158,14 @@ def test_the_command(
         assert run([*repo, "export", "r", str(tmp_path / kind), "--format", kind]) == 0
         assert "4 entries" in capfd.readouterr().out
         assert (tmp_path / kind).stat().st_size > 0
+    for ending, magic, at in (
+        (".zip", b"PK", 0),
+        (".erofs", b"\xe2\xe1\xf5\xe0", 1024),
+        (".sqfs", b"hsqs", 0),
+        (".x", b"ustar", 257),
+    ):
+        assert run([*repo, "export", "r", str(tmp_path / f"named{ending}")]) == 0
+        assert (tmp_path / f"named{ending}").read_bytes()[at:].startswith(magic)
     assert run([*repo, "export", "r", "-"]) == 2
     assert "spraydry tar r" in capfd.readouterr().err
     assert run([*repo, "export", "r", str(tmp_path / "tar")]) == 2

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+Format = Literal["erofs", "squashfs", "tar", "zip"]
+
 
 def export(
     address: str,
     out: str,
     /,
     *,
-    format: Literal["erofs", "squashfs", "tar"] = "tar",
+    format: Format | None = None,
     level: int = 3,
     overwrite: bool = False,
     json: bool = False,
@@ -22,6 +24,7 @@ def export(
 
     For example:
         spraydry export photos@v3 photos.tar
+        spraydry export photos photos.zip
         spraydry export photos photos.img --format erofs
         sudo mount -t erofs -o loop photos.img /mnt
 
@@ -32,8 +35,9 @@ def export(
     out
         The file to write.
     format
-        tar (default): with times in ns and extended attributes. squashfs: compressed, made by mksquashfs. erofs: not
-        compressed, files with the same content in it once, quick to read.
+        tar: with times in ns and extended attributes. zip: for those who have no tar. squashfs: compressed, made by
+        mksquashfs. erofs: not compressed, files with the same content in it once, quick to read. Default: what the name
+        of OUT ends with, or else tar.
     level
         zstd level of a squashfs, 1 to 22.
     overwrite
@@ -41,6 +45,8 @@ def export(
     json
         Print one JSON document.
     """
+    import os
+
     from spraydry.actions import export as action
     from spraydry.commands import terminal
     from spraydry.commands.progress import Progress
@@ -51,6 +57,8 @@ def export(
         raise UsageError("--level: squashfs has the zstd levels 1 to 22")
     if out == "-":
         raise UsageError(f"export writes files; a tar goes to standard output with: spraydry tar {address}")
+    by_ending: dict[str, Format] = {".erofs": "erofs", ".sqfs": "squashfs", ".squashfs": "squashfs", ".zip": "zip"}
+    format = format or by_ending.get(os.path.splitext(out)[1], "tar")
     with open_repository() as repository, Progress(quiet=json) as progress:
         found = repository.resolve(address)
         with action.new_file(out, overwrite) as path:
@@ -59,8 +67,9 @@ def export(
             elif format == "squashfs":
                 done = action.write_squashfs(repository, found, path, level, progress)
             else:
+                write = action.write_zip if format == "zip" else action.write_tar
                 with open(path, "wb") as file:
-                    done = action.write_tar(repository, found, file, progress)
+                    done = write(repository, found, file, progress)
         seconds = progress.seconds
     for left, why in done.left_out:
         terminal.warn(f"left out: {terminal.printable(left)}: {why}")

@@ -248,11 +248,11 @@ def test_originals_ingested_again_mend_old_versions(url: str, made: Path) -> Non
 def test_read_only_and_wrong_arguments(url: str, tmp_path: Path) -> None:
     with Repository.open(url, read_only=True) as repository, pytest.raises(StoreReadOnly):
         repair(repository, write=True)
+    with Repository.open(url) as repository, pytest.raises(UsageError):  # though nothing is to be repaired
+        repair(repository, sources=[str(tmp_path / "nowhere")])
     break_some(url, ("content", "gone"))
     with Repository.open(url, read_only=True) as repository:
         assert [str(one.of) for one in repair(repository).without] == ["source@v1"]
-    with Repository.open(url) as repository, pytest.raises(UsageError):
-        repair(repository, sources=[str(tmp_path / "nowhere")])
 
 
 def test_a_lost_run_is_written_again(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -141,8 +141,9 @@ def test_a_connection_that_is_to_be_closed_is(server: Running) -> None:
 
 
 def test_ranges_that_make_no_sense(server: Running) -> None:
-    got = ask(server, "/photos@one/large.bin", Range="bytes=3000000-")
-    assert (got.status, got.headers["Content-Range"]) == (416, "bytes */3000000")
+    for asked in ("bytes=3000000-", f"bytes={'9' * 40}-"):
+        got = ask(server, "/photos@one/large.bin", Range=asked)
+        assert (got.status, got.headers["Content-Range"]) == (416, "bytes */3000000")
     for asked in ("bytes=5-4", "bytes=a-b", "lines=1-2", "bytes=", "bytes=--1", "bytes=" + "1-1," * 100):
         assert ask(server, "/photos@one/a.txt", Range=asked).status == 200
 

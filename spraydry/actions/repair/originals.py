@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from spraydry.actions.ingest.attributes import outsized, read_xattrs
 from spraydry.actions.ingest.segments import WINDOW_BYTES, ContentBuilder, Segmenter
@@ -17,13 +17,18 @@ from spraydry.format.digest import digest
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+def check_folders(folders: Iterable[str]) -> None:
+    """Raises UsageError for what is no folder."""
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UsageError(f"{folder!r} is no folder: --source names the one with the original files")
+
+
 def originals(
     folder: str | bytes, specs: Sequence[str], wanted: Callable[[], Collection[bytes]], report: Report
 ) -> Iterator[Cured]:
     """Those of the `wanted` chunks, pages of manifests and extended attributes that a file below `folder` gives when it
-    is cut as one of the `specs` says. Whatever cannot be read is passed over. Raises UsageError."""
-    if not os.path.isdir(folder):
-        raise UsageError(f"{os.fsdecode(folder)!r} is no folder: --source names the one with the original files")
+    is cut as one of the `specs` says. Whatever cannot be read is passed over."""
     chunkers = [parse_spec(spec) for spec in specs]
     files = size = 0
     for path in _files(os.fsencode(folder)):

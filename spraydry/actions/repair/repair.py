@@ -14,7 +14,7 @@ from spraydry.actions.repair.checkpoints import checkpoints_again
 from spraydry.actions.repair.cures import Cured, Cures, Remotes, mend_dictionaries
 from spraydry.actions.repair.indexes import MendedIndex, mend_index
 from spraydry.actions.repair.mending import Had, Mended
-from spraydry.actions.repair.originals import originals
+from spraydry.actions.repair.originals import check_folders, originals
 from spraydry.actions.repair.prune import Lack
 from spraydry.actions.repair.verbatim import replace_frames
 from spraydry.actions.repair.without import Without, commit_without, make_without
@@ -109,6 +109,7 @@ def repair(
     """
     if write and repository.read_only:
         raise StoreReadOnly(f"{repository.url} cannot be written (permissions, or a read-only medium)")
+    check_folders(sources)
     began_at = repository.log.head[0]
     result = Repaired(write)
     with ExitStack() as stack:

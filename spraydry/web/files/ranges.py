@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
-_ONE = re.compile(rb"(\d{0,20})-(\d{0,20})")
+_ONE = re.compile(rb"(\d*)-(\d*)")
 _MAX_RANGES = 64
 _MAX_HEADER_BYTES = 2048
 
