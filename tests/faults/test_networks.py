@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,13 @@ from tests.servers import Server
 
 remote = pytest.mark.parametrize("backend", ["s3", "sftp", "postgresql"], indirect=True)
 MIDDLE = 300_000  # bytes on a connection: in the middle of a frame that is put, or got
+
+
+@pytest.fixture(autouse=True)
+def silent() -> Iterator[None]:
+    """What was given up complains of nothing when Python finds it (a warning there is an error)."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

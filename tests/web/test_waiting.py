@@ -197,7 +197,8 @@ def test_how_long_is_no_number(said: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 _INTERRUPTED = """
-import logging, sys
+import logging, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 from spraydry.actions.hoard.remote import hoard_at
 from spraydry.commands import session
 from spraydry.parallel import ordered_map

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import tarfile
+from contextlib import suppress
 from typing import IO
 
 from spraydry.actions.export.tar import write_tar
 from spraydry.actions.export.target import Exported
 from spraydry.actions.progress import Report, unheard
-from spraydry.errors import SprayDryError, StoreError, UsageError
+from spraydry.errors import StoreError, UsageError
 from spraydry.format.entry import DIRECTORY
 from spraydry.repository.address import Found
 from spraydry.repository.repository import Repository
@@ -68,9 +69,13 @@ def write_squashfs(
             running.stdin.close()
         except BrokenPipeError:  # it ended; it says why
             broken = True
-        except SprayDryError:
+        except BaseException:
             running.kill()
+            running.wait()
             raise
+        finally:
+            with suppress(BrokenPipeError):  # of what was not written yet
+                running.stdin.close()
         said = " ".join(running.stderr.read().decode(errors="replace").split())
         if running.wait() != 0 or broken:
             raise StoreError(f"mksquashfs failed: {said or running.returncode}")

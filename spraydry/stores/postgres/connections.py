@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -42,7 +42,11 @@ if psycopg is not None:
         """One whose server must answer in time, also when it is halted and its kernel acknowledges what it is sent."""
 
         def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
-            return super().wait(gen, interval, timeout or ANSWER_WITHIN_S)
+            try:
+                return super().wait(gen, interval, timeout or ANSWER_WITHIN_S)
+            except BaseException:
+                _end(gen)
+                raise
 
 
 class Connections:
@@ -158,6 +162,15 @@ class Connections:
         if re.search("password|role .* does not exist|authentication failed|pg_hba", text):
             return StoreError(f"{self._url} does not let you in: {text}; passwords belong in ~/.pgpass or $PGPASSWORD")
         return StoreUnavailable(f"{self._url} cannot be reached: {text}; try again later")
+
+
+def _end(gen: PQGen[Any]) -> None:
+    """End what was given up, while the connection is there: left to Python, it would try to go on when that is gone,
+    and complain on the terminal."""
+    for _ in range(3):  # it may insist on asking for more
+        with suppress(psycopg.Error, RuntimeError):
+            gen.close()
+            return
 
 
 def _line(error: Exception) -> str:

@@ -153,7 +153,7 @@ def test_the_verbs_say_the_same(
     assert name.decode() == digest(b"hello\n").hex() and spraydry("get", name.decode())[1] == b"hello\n"
     place[1]()
     assert b"h/x is there already" in spraydry("put", "a.txt", "h/x", "--new", code=5)[2]
-    assert b"no such file" in spraydry("put", "nothing", "h/y", code=1)[2].lower()
+    assert b"no such file" in spraydry("put", "nothing", "h/y", code=4)[2].lower()
     assert spraydry("get", "h/x")[1] == b"hello\n"
     assert spraydry("get", "h/p/b.bin", "--range", "4500000-4500009")[1] == large[4500000:4500010]
     assert b"is not there: `spraydry keys h` lists" in spraydry("get", "h/no", code=4)[2]
