@@ -46,23 +46,13 @@ def parts(entry: Entry, read_chunk: ReadChunk, start: int = 0) -> Iterator[Part]
     return ((span, read_span(span, read_chunk)) for span in spans(entry, read_chunk, start))
 
 
-class FileStream(io.RawIOBase):
-    """The bytes of a file, read-only and seekable. Blocks; one thread at a time.
+class Seekable(io.RawIOBase):
+    """What one may read and seek in, of `_size` bytes. `readinto` begins at `_position`, and moves it."""
 
-    `parts_from(start)` gives what it reads, from the span that holds byte `start` on. Reading raises CorruptData or
-    ChunkNotFound where bytes cannot be had, never gives wrong ones.
-    """
-
-    def __init__(self, entry: Entry, parts_from: Callable[[int], Iterator[Part]]) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        if entry.kind != FILE:
-            raise UsageError(f"{os.fsdecode(entry.name)!r} is not a regular file")
-        self._entry = entry
-        self._parts_from = parts_from
+        self._size = size
         self._position = 0
-        self._span = Span(0, 0, None)
-        self._chunk: memoryview | None = None
-        self._following = parts_from(0)
 
     def readable(self) -> bool:
         return True
@@ -74,15 +64,32 @@ class FileStream(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._entry.size}.get(whence)
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}.get(whence)
         if base is None or base + offset < 0:
             raise ValueError("no such position")
         self._position = base + offset
         return self._position
 
+
+class FileStream(Seekable):
+    """The bytes of a file, read-only and seekable. Blocks; one thread at a time.
+
+    `parts_from(start)` gives what it reads, from the span that holds byte `start` on. Reading raises CorruptData or
+    ChunkNotFound where bytes cannot be had, never gives wrong ones.
+    """
+
+    def __init__(self, entry: Entry, parts_from: Callable[[int], Iterator[Part]]) -> None:
+        super().__init__(entry.size)
+        if entry.kind != FILE:
+            raise UsageError(f"{os.fsdecode(entry.name)!r} is not a regular file")
+        self._parts_from = parts_from
+        self._span = Span(0, 0, None)
+        self._chunk: memoryview | None = None
+        self._following = parts_from(0)
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         into = memoryview(buffer).cast("B")
-        if self._position >= self._entry.size or not len(into):
+        if self._position >= self._size or not len(into):
             return 0
         self._reach()
         at = self._position - self._span.offset

@@ -12,6 +12,7 @@ from spraydry.errors import CorruptData
 from spraydry.format.digest import digest, hasher
 from spraydry.format.manifest import Span
 from spraydry.repository.keys import Kept
+from spraydry.repository.stream import Seekable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -27,16 +28,14 @@ def open_remote(talk: Talk, key: str, kept: Kept | None = None) -> io.BufferedRe
     return io.BufferedReader(_Stream(talk, key, kept), _BUFFER_BYTES)
 
 
-class _Stream(io.RawIOBase):
+class _Stream(Seekable):
     """A part at a time: all of a file that is not longer than that, else whole chunks."""
 
     def __init__(self, talk: Talk, key: str, kept: Kept | None) -> None:
-        super().__init__()
+        super().__init__(0 if kept is None else kept.size)
         self._talk = talk
         self._key = key
         self._tag = None if kept is None or kept.digest is None else f'"{kept.digest.hex()}"'
-        self._size = 0 if kept is None else kept.size
-        self._position = 0
         self._hashed, self._whole = 0, hasher()
         self._part, self._at = b"", 0
         self._spans: Sequence[Span] = ()  # one behind the other
@@ -46,22 +45,6 @@ class _Stream(io.RawIOBase):
             if self._size > _READ_BYTES:
                 self._look_up(0)
             self._take(0, first)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}.get(whence)
-        if base is None or base + offset < 0:
-            raise ValueError("no such position")
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         into = memoryview(buffer).cast("B")
