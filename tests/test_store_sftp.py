@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -256,6 +256,30 @@ def test_a_handle_that_was_not_foreseen(store: SftpStore) -> None:
     with store._channels.channel() as channel:
         channel.tell([protocol.close(b"none")])
         assert channel.next_handle is None  # until it is known that all is closed
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_value_replaced_while_it_is_opened(
+    store: SftpStore, url: str, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    store.put_many("frames", [("a", b"short"), ("b", b"other")])
+    (path,) = (folder_of(url) / "frames").rglob("a")
+    ask = SftpChannel.ask
+    lengths = iter(range(100, 100 + times))
+
+    def replaced(self: SftpChannel, requests: Iterable[protocol.Request]) -> list[protocol.Reply]:
+        opening, *others = requests
+        replies = ask(self, [opening])
+        if replies[0].status == protocol.OK and (length := next(lengths, None)):  # after the opening, before the look
+            (path.parent / "new").write_bytes(b"x" * length)
+            (path.parent / "new").replace(path)
+        return [*replies, *ask(self, others)]
+
+    monkeypatch.setattr(SftpChannel, "ask", replaced)
+    if times == 1:
+        assert dict(store.get_many("frames", ["a", "b"])) == {"a": b"x" * 100, "b": b"other"}
+    else:
+        one_line(StoreUnavailable, "frames/", lambda: list(store.get_many("frames", ["a", "b"])))
 
 
 # -- connections that break

@@ -310,7 +310,7 @@ def test_opening_what_is_not_one(tmp_path: Path, url: str) -> None:
     for changed, kind in (
         (b"", CorruptData),
         (config[:-1], CorruptData),
-        (config[:20] + b"\0" + config[21:], CorruptData),
+        (config[:20] + bytes([config[20] ^ 1]) + config[21:], CorruptData),
         (sealed(b"\x91\x05"), FormatTooNew),
         (sealed(b"\xa1\xff"), FormatTooNew),
         (sealed(config[:-32].replace(b"spraydry\x01", b"spraydry\x02")), FormatTooNew),

@@ -14,6 +14,7 @@ from spraydry.stores.ssh.folder import RemoteFolder
 from spraydry.stores.ssh.protocol import Reply
 
 MAX_VALUE_BYTES = 1 << 30
+_ATTEMPTS = 20
 _FORESEEN_BYTES = 5 * (255 << 10)  # more than nearly all frames have
 
 
@@ -81,7 +82,23 @@ def _foreseen(
 def read_files(
     folder: RemoteFolder, channel: SftpChannel, paths: Sequence[bytes], start: int = 0, length: int | None = None
 ) -> list[bytes | None]:
-    """The values of files, in two round trips: one to open them, one to read; None for what is not there."""
+    """The values of files, in two round trips: one to open them, one to read; None for what is not there.
+
+    What is replaced between its opening and its looking at is read again: the size is another file's then.
+    """
+    values: dict[bytes, bytes | None] = {}
+    for _ in range(_ATTEMPTS):
+        values |= _read_once(folder, channel, [path for path in paths if path not in values], start, length)
+        if len(values) == len(set(paths)):
+            return [values[path] for path in paths]
+    changing = next(path for path in paths if path not in values)
+    raise StoreUnavailable(f"{folder.url}: {folder.show(changing)} changed each time it was read; try again")
+
+
+def _read_once(
+    folder: RemoteFolder, channel: SftpChannel, paths: Sequence[bytes], start: int, length: int | None
+) -> dict[bytes, bytes | None]:
+    """What `read_files` gives, by path, without the files that were replaced meanwhile."""
     asked = channel.ask(request for path in paths for request in (sftp.open_file(path, sftp.READ), sftp.stat(path)))
     closes = [sftp.close(reply.handle()) for reply in asked[::2] if reply.status == sftp.OK]
     try:
@@ -94,7 +111,13 @@ def read_files(
         raise
     wanted = (request for reading in plan if reading for request in reading.requests())
     replies = iter(channel.ask(chain(wanted, closes)))
-    return [None if reading is None else _whole(folder, channel, reading, replies) for reading in plan]
+    values: dict[bytes, bytes | None] = {}
+    for path, reading in zip(paths, plan, strict=True):
+        if reading is None:
+            values[path] = None
+        elif (value := _whole(folder, channel, reading, replies)) is not None:
+            values[path] = value
+    return values
 
 
 def _plan(
@@ -124,11 +147,12 @@ def _pieces(channel: SftpChannel, first: int, end: int) -> list[tuple[int, int]]
     return [(at, min(step, end - at)) for at in range(first, end, step)]
 
 
-def _whole(folder: RemoteFolder, channel: SftpChannel, reading: _Reading, replies: Iterator[Reply]) -> bytes:
+def _whole(folder: RemoteFolder, channel: SftpChannel, reading: _Reading, replies: Iterator[Reply]) -> bytes | None:
+    """The bytes of a file; None if it is not the one whose size was asked for."""
     found, *read = islice(replies, 1 + len(reading.pieces))
     folder.check(channel, [found])
     if found.attributes().size != reading.size:
-        raise StoreUnavailable(f"{folder.url}: {folder.show(reading.path)} changed while it was read; try again")
+        return None
     folder.check(channel, read)
     parts = [reply.content() for reply in read]
     if [len(part) for part in parts] != [length for _, length in reading.pieces]:
