@@ -57,6 +57,18 @@ def leases_that_stay_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_S", 3600.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def the_same_noise_for_a_module(request: pytest.FixtureRequest) -> None:
+    """What is made by chance for all tests of a module is the same in every run."""
+    random.seed(request.node.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def the_same_noise(request: pytest.FixtureRequest) -> None:
+    """And so is what one test makes: a failure that hangs on bytes comes again."""
+    random.seed(request.node.nodeid)
+
+
 @pytest.fixture
 def rng() -> random.Random:
     """Seeded, the same in every run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def tree(tmp_path: Path) -> Path:
         folder = top / f"folder {number % 7}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.txt").write_text(f"line of {number}\n" * (number * 10))
-    (top / "large").write_bytes(os.urandom(trees.LARGE_FILE + 12345))
+    (top / "large").write_bytes(random.randbytes(trees.LARGE_FILE + 12345))
     (top / "link").symlink_to("large")
     os.link(top / "large", top / "again")
     return top

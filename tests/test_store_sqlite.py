@@ -286,14 +286,14 @@ def test_a_full_disk(tmp_path: Path, mounts: list[str]) -> None:
     kept = []
     with pytest.raises(StoreFull) as caught:
         for number in range(1000):
-            store.put("frames", f"{number:04d}", os.urandom(50_000))
+            store.put("frames", f"{number:04d}", random.randbytes(50_000))
             kept.append(f"{number:04d}")
     assert caught.value.exit_code == 8 and "\n" not in str(caught.value)
     assert len(kept) > 5
     assert [stored.name for stored in store.list("frames")] == kept
     with pytest.raises(StoreFull), store.batch():
         store.put("frames", "batch", b"x")
-        store.put("frames", "large", os.urandom(3 << 20))
+        store.put("frames", "large", random.randbytes(3 << 20))
     assert store.info("frames", "batch") is None
     store.close()
     assert list(open_and_read(point + "/store", read_only=True)) == kept

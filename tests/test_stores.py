@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_one_store_taken_away_and_brought_back(home: Path, spraydry: Run, source
     (home / "b").rename(home / "gone")
     check(home, source)
     for number in range(20):  # some of their frames would go to b
-        (source / f"more-{number}.bin").write_bytes(os.urandom(50_000))
+        (source / f"more-{number}.bin").write_bytes(random.randbytes(50_000))
         spraydry("ingest", source)
     check(home, source)
     shown = stores(spraydry)
@@ -88,7 +89,7 @@ def test_the_owner_lost_with_what_only_it_had(
     home: Path, spraydry: Run, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its newest records and half of the frames: each machine that knew of them goes on with what is left."""
-    (source / "large.bin").write_bytes(os.urandom(16 << 20))
+    (source / "large.bin").write_bytes(random.randbytes(16 << 20))
     spraydry("init", f"dir:{home}/b", f"dir:{home}/c")
     spraydry("ingest", source)
     (home / "b").rename(home / "away")
@@ -124,7 +125,7 @@ def test_the_owner_lost_with_what_only_it_had(
 @pytest.mark.parametrize("removed", [True, False])
 def test_a_lost_owner_that_is_found_again(home: Path, spraydry: Run, source: Path, removed: bool) -> None:
     """What was committed since counts, and its own newest record is no part of the log; its frames are there again."""
-    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    (source / "large.bin").write_bytes(random.randbytes(5 << 20))
     spraydry("init", f"dir:{home}/b", f"dir:{home}/c")
     spraydry("ingest", source)
     (home / "b").rename(home / "away")
@@ -188,7 +189,7 @@ def test_adding_draining_and_removing(home: Path, spraydry: Run, source: Path) -
 
 
 def test_a_member_with_what_it_lacks(home: Path, spraydry: Run, source: Path) -> None:
-    (source / "large.bin").write_bytes(os.urandom(10 << 20))
+    (source / "large.bin").write_bytes(random.randbytes(10 << 20))
     spraydry("init", f"dir:{home}/b")
     spraydry("ingest", source)
     with opened(home) as repository:
@@ -207,19 +208,19 @@ def frames_of(store: Path) -> list[Path]:
 
 @pytest.mark.parametrize("fault", ["cut", "altered", "gone"])
 def test_verify_and_heal_look_behind_a_cache(home: Path, spraydry: Run, source: Path, fault: str) -> None:
-    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    (source / "large.bin").write_bytes(random.randbytes(5 << 20))
     spraydry("ingest", source)
     spraydry("store", "add", f"dir:{home}/b", "--cache", f"dir:{home}/cache")
     spraydry("store", "set", "main", "--weight", "0")
     spraydry("ingest", source, "--root", "other", "--chunker", "fixed:size=64K")
-    spraydry("restore", "other:large.bin", home / f"out-{os.urandom(4).hex()}")  # the cache has it all
+    spraydry("restore", "other:large.bin", home / f"out-{random.randbytes(4).hex()}")  # the cache has it all
     frame = max(frames_of(home / "b"), key=lambda path: path.stat().st_size)
     whole = frame.read_bytes()
     assert frame.name in {path.name for path in frames_of(home / "cache")}
     frame.unlink()
     if fault != "gone":
         frame.write_bytes(whole[:-100] if fault == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
-    spraydry("restore", "other:large.bin", home / f"out-{os.urandom(4).hex()}")
+    spraydry("restore", "other:large.bin", home / f"out-{random.randbytes(4).hex()}")
     _, out, _ = spraydry("verify", "--json", code=6)
     assert [one["frame"] for one in json.loads(out)["damaged_frames"]] == [frame.name]
     frame.write_bytes(whole)
@@ -268,7 +269,7 @@ def test_options_of_a_store(home: Path, spraydry: Run, source: Path, monkeypatch
     assert out.count("\n") == 1 and f"cache dir:{home}/k, up to 90M (before: none)" in out
     shown = stores(spraydry)["b"]
     assert (shown["weight"], shown["up"], shown["cache"]) == (3.0, None, f"dir:{home}/k (90M)")
-    (source / "large.bin").write_bytes(os.urandom(9 << 20))
+    (source / "large.bin").write_bytes(random.randbytes(9 << 20))
     spraydry("ingest", source)
     assert frames_of(home / "k")
     _, out, _ = spraydry("store", "set", "b", "--cache", "none", "--name", "bb", "--latency-ms", "1", "--json")
@@ -299,7 +300,7 @@ def test_a_cache_that_cannot_be_had_is_done_without(home: Path, spraydry: Run, s
 
 
 def test_dry_runs_say_what_the_runs_do(home: Path, spraydry: Run, source: Path) -> None:
-    (source / "large.bin").write_bytes(os.urandom(5 << 20))
+    (source / "large.bin").write_bytes(random.randbytes(5 << 20))
     spraydry("init", f"dir:{home}/b", f"dir:{home}/c")
     spraydry("ingest", source)
     for change in (("copies", "2"), ("set", "b", "--weight", "4"), ("copies", "1")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -112,7 +113,7 @@ def test_all_that_is_done_with_stores(
     planned, done = (numbers(spraydry("store", "rebalance", *how, "--json")[1]) for how in (["--dry-run"], []))
     assert planned["copied"] == done["copied"] > 3 and planned["removed"] == done["removed"] > 3 and not done["failed"]
     check(first, source)
-    (source / "more.bin").write_bytes(os.urandom(1 << 20))
+    (source / "more.bin").write_bytes(random.randbytes(1 << 20))
     spraydry("ingest", source)
     spraydry("store", "drain", "main")
     assert "owns the log" in spraydry("store", "remove", "main", code=2)[2]

@@ -3,7 +3,7 @@ tested with the mount."""
 
 from __future__ import annotations
 
-import os
+import random
 import shutil
 import struct
 import subprocess
@@ -275,9 +275,9 @@ def test_attributes_that_repeat_are_shared() -> None:
     first = bodies.of(((b"user.a", b"1"), (b"user.b", b"2")))
     assert len(first) == 12 + 8 and bodies.of(((b"user.b", b"2"),))[12:] == first[16:]
     before = len(bodies.shared)
-    large = tuple((b"user.%d" % number, os.urandom(60_000)) for number in range(4))
+    large = tuple((b"user.%d" % number, random.randbytes(60_000)) for number in range(4))
     for _ in range(12):
-        large = tuple((name, os.urandom(60_000)) for name, _ in large)
+        large = tuple((name, random.randbytes(60_000)) for name, _ in large)
         assert len(bodies.of(large)) % 4 == 0
     assert before < len(bodies.shared) <= 2 << 20
     assert len(bodies.of(large)) > 200_000

@@ -86,7 +86,7 @@ def test_what_was_put_before_follows(stores: list[Path], rng: random.Random, spr
 
 def test_a_hoard_that_cannot_be_read_is_told_of(stores: list[Path], spraydry: Run) -> None:
     with Repository.open(f"dir:{stores[0]}") as repository:
-        Hoard("h", repository=repository)["a"] = os.urandom(3 << 20)
+        Hoard("h", repository=repository)["a"] = random.randbytes(3 << 20)
     spraydry("store", "copies", "--of", "hoard-h=3")
     lose(stores)
     _, out, _ = spraydry("heal", "--json", code=7)

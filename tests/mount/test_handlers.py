@@ -118,7 +118,7 @@ async def test_readdir_goes_on_where_it_stopped(repository: Repository, room: in
 
 @pytest.mark.parametrize("inline", [True, False])
 async def test_read(repository: Repository, repository_path: str, inline: bool) -> None:
-    big = os.urandom(300_000) + bytes(500_000) + b"end"
+    big = random.randbytes(300_000) + bytes(500_000) + b"end"
     make_version(repository, "r", {b"big": big, b"small": b"small"})
     with cold(repository_path) as opened:
         fs = served(opened)

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import random
 import shutil
 import signal
 import socket
@@ -37,7 +38,7 @@ def made_tree(top: Path) -> Path:
     (top / "empty").mkdir()
     (top / "dir").mkdir(mode=0o711)
     (top / "dir" / "file").write_bytes(b"content")
-    (top / "dir" / "big").write_bytes(os.urandom(3_000_000))
+    (top / "dir" / "big").write_bytes(random.randbytes(3_000_000))
     os.link(top / "dir" / "file", top / "hard")
     (top / "link").symlink_to("dir/file")
     (top / os.fsdecode(b"\xff\nname")).write_bytes(b"x")
@@ -145,8 +146,8 @@ def test_nothing_can_be_written(repository: Repository, spraydry: Spraydry, poin
 
 
 def test_many_readers_of_large_and_small_files(repository: Repository, spraydry: Spraydry, point: Path) -> None:
-    tree = {b"%03d" % number: os.urandom(20_000 + number) for number in range(200)}
-    tree[b"big"] = os.urandom(12_000_000)
+    tree = {b"%03d" % number: random.randbytes(20_000 + number) for number in range(200)}
+    tree[b"big"] = random.randbytes(12_000_000)
     make_version(repository, "r", tree)
     spraydry("mount", "r", str(point), "--cache", "8M")
 
@@ -225,7 +226,7 @@ def test_git_and_python_run_from_a_mount(spraydry: Spraydry, tmp_path: Path, poi
 def test_a_damaged_frame_fails_only_the_files_in_it(
     repository: Repository, spraydry: Spraydry, point: Path, log_text: Callable[[], str]
 ) -> None:
-    make_version(repository, "r", {b"first": os.urandom(400_000)})
+    make_version(repository, "r", {b"first": random.randbytes(400_000)})
     known = {stored.name for stored in repository.store.list("frames")}
     make_version(repository, "r", {b"first": b"whole", b"hit": b"here\n" * 1000, b"sub": {b"other": b"whole too"}})
     name = next(
@@ -282,7 +283,7 @@ def test_acls_are_obeyed(spraydry: Spraydry, tmp_path: Path, point: Path) -> Non
 
 
 def test_memory_does_not_grow_with_what_was_read(repository: Repository, spraydry: Spraydry, point: Path) -> None:
-    make_version(repository, "r", {b"%04d" % number: os.urandom(100_000) for number in range(1200)})
+    make_version(repository, "r", {b"%04d" % number: random.randbytes(100_000) for number in range(1200)})
     spraydry("mount", "r", str(point), "--cache", "16M")
     for path in point.iterdir():
         path.read_bytes()
@@ -295,7 +296,7 @@ def test_memory_does_not_grow_with_what_was_read(repository: Repository, spraydr
 def test_erofs_gives_errors_to_the_files_that_need_what_is_damaged(
     repository: Repository, spraydry: Spraydry, point: Path, log_text: Callable[[], str]
 ) -> None:
-    make_version(repository, "r", {b"a": os.urandom(400_000), b"sub": {b"z": b"whole too"}})
+    make_version(repository, "r", {b"a": random.randbytes(400_000), b"sub": {b"z": b"whole too"}})
     known = {stored.name for stored in repository.store.list("frames")}
     tree = {b"a": b"new", b"hit": b"here\n" * 1000, b"last": b"text " * 1000, b"sub": {b"z": b"whole too"}}
     make_version(repository, "r", tree)
@@ -330,7 +331,7 @@ def extents(path: Path) -> list[tuple[int, int, int]]:
 @only_erofs
 def test_equal_files_share_one_range(repository: Repository, spraydry: Spraydry, point: Path) -> None:
     """So that what the daemon was asked for once the kernel has for all of them."""
-    plain, other = os.urandom(3_000_000), os.urandom(3_000_000)
+    plain, other = random.randbytes(3_000_000), random.randbytes(3_000_000)
     make_version(repository, "r", {b"a": plain, b"b": plain, b"c": other})
     spraydry("mount", "r", str(point))
     of_a, of_b, of_c = (extents(point / name) for name in "abc")
@@ -343,7 +344,7 @@ def test_equal_files_share_one_range(repository: Repository, spraydry: Spraydry,
 def test_what_was_not_read_before_the_daemon_died_is_an_error(
     repository: Repository, spraydry: Spraydry, point: Path
 ) -> None:
-    make_version(repository, "r", {b"a": os.urandom(3_000_000)})
+    make_version(repository, "r", {b"a": random.randbytes(3_000_000)})
     spraydry("mount", "r", str(point))
     daemon = daemon_of(point)
     os.kill(daemon, signal.SIGKILL)

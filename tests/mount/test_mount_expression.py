@@ -34,7 +34,7 @@ def test_an_expression_is_what_composing_gives(
     repository: Repository, spraydry: Spraydry, tmp_path: Path, point: Path, engine: str
 ) -> None:
     spraydry("ingest", str(made_tree(tmp_path / "source")))
-    make_version(repository, "other", {b"in": {b"f": b"f", b"deep": {b"g": os.urandom(200_000)}}, b"out": b"o"})
+    make_version(repository, "other", {b"in": {b"f": b"f", b"deep": {b"g": random.randbytes(200_000)}}, b"out": b"o"})
     before = _state(repository)
     spraydry("mount", EXPRESSION, str(point))
     found, totals = seen(point), os.statvfs(point).f_files

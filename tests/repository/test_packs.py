@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -292,7 +292,7 @@ def test_commits_write_packs_and_make_up_for_killed_ones(
 ) -> None:
     def put(times: int) -> None:
         for _ in range(times):
-            spraydry.put(repository, "root", "file", io.BytesIO(os.urandom(20)))
+            spraydry.put(repository, "root", "file", io.BytesIO(random.randbytes(20)))
 
     def killed(*_: object) -> None:
         raise StoreUnavailable("gone")

@@ -176,7 +176,7 @@ def test_another_frame_is_taken(url: str, how: str) -> None:
 
 
 def test_damage_hits_only_what_is_damaged(repository: Repository) -> None:
-    plains = [os.urandom(1000) for _ in range(10)]
+    plains = [random.randbytes(1000) for _ in range(10)]
     made = put_frame(repository, plains)
     damage(repository, made)
     for plain in plains[:-1]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -54,7 +53,7 @@ def test_versions(far: Running, tmp_path: Path, spraydry: Run) -> None:
     assert contents(tmp_path / "back") == contents(source)
     spraydry("--repo", tmp_path / "here.sqlite", "pull", far.url)
     check(str(tmp_path / "here.sqlite"), source)
-    (source / "more").write_bytes(os.urandom(1 << 20))
+    (source / "more").write_bytes(random.randbytes(1 << 20))
     spraydry("--repo", tmp_path / "here.sqlite", "ingest", source)
     spraydry("--repo", tmp_path / "here.sqlite", "push", far.url)
     check(far.url, source)

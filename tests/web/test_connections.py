@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import socket
@@ -35,7 +36,7 @@ _HEAD_S, _IDLE_S = 1.0, 3.0  # of the server, with clients
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("served")
     (folder / "source").mkdir()
-    (folder / "source" / "large").write_bytes(os.urandom(LARGE_BYTES))
+    (folder / "source" / "large").write_bytes(random.randbytes(LARGE_BYTES))
     (folder / "source" / "small").write_bytes(b"small content")
     with Repository.open(str(folder / "repository.sqlite"), create=True) as repository:
         ingest(repository, [str(folder / "source")], root="files")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -109,8 +108,8 @@ def test_values(client: Client) -> None:
 
 
 def test_what_is_no_value_is_refused(client: Client) -> None:
-    made = frames.encode([os.urandom(100)], "other")
-    other = frames.encode([os.urandom(100)], "other")
+    made = frames.encode([random.randbytes(100)], "other")
+    other = frames.encode([random.randbytes(100)], "other")
     assert client.put("frames", made.name.hex(), other.stored).status == 422
     broken = made.stored[:-1] + bytes([made.stored[-1] ^ 1])
     assert client.put("frames", made.name.hex(), broken).status == 422

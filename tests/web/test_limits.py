@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -97,7 +98,7 @@ async def test_who_waits_as_told_is_let_in(autojump_clock: trio.testing.MockCloc
 
 def test_bodies_that_are_too_large(tmp_path: Path, url: str) -> None:
     with serving(tmp_path, "--max-body", "1K", SPRAYDRY_REPO=url) as server:
-        large = _frame(os.urandom(2000))
+        large = _frame(random.randbytes(2000))
         refused = _put(server, large)
         assert (refused.status, refused.kind) == (413, "BodyTooLarge")
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
@@ -117,7 +118,7 @@ def test_a_token_with_a_quota(tmp_path: Path, url: str) -> None:
     tokens = tmp_path / "tokens.json"
     secret = token(tokens, "limited", "list", "read", "add", quota_bytes=3000)
     free = token(tokens, "free", "list", "read", "add")
-    first, second = _frame(os.urandom(2000)), _frame(os.urandom(2000))
+    first, second = _frame(random.randbytes(2000)), _frame(random.randbytes(2000))
     with serving(tmp_path, "--tokens", str(tokens), SPRAYDRY_REPO=url) as server:
         assert _put(server, first, secret).status in {200, 201, 204}
         refused = _put(server, second, secret)
@@ -136,8 +137,8 @@ def test_a_server_with_a_quota(tmp_path: Path, url: str) -> None:
     with Repository.open(url, read_only=True) as repository:
         held = repository.store.stat().bytes
     with serving(tmp_path, "--quota", str(held + 5000), SPRAYDRY_REPO=url) as server:
-        assert _put(server, _frame(os.urandom(4000))).status in {200, 201, 204}
-        refused = _put(server, _frame(os.urandom(4000)))
+        assert _put(server, _frame(random.randbytes(4000))).status in {200, 201, 204}
+        refused = _put(server, _frame(random.randbytes(4000)))
         assert (refused.status, refused.kind) == (507, "OverQuota")
         assert ask(server.port, "GET", "/files@v1/file%20name").body == b"content"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("described")
     (folder / "src" / "sub").mkdir(parents=True)
     (folder / "src" / "a.txt").write_bytes(b"content")
-    (folder / "src" / "sub" / os.fsdecode(b"odd \xff\n%")).write_bytes(os.urandom(300_000))
+    (folder / "src" / "sub" / os.fsdecode(b"odd \xff\n%")).write_bytes(random.randbytes(300_000))
     with Repository.open(str(folder / "repository.sqlite"), create=True) as repository:
         ingest(repository, [str(folder / "src")], root="src")
     return str(folder / "repository.sqlite")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import shutil
 import time
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_store_that_was_away_gets_what_it_missed(tmp_path: Path, mirrored: str
     (tmp_path / "b").rename(tmp_path / "away")
     with serving(tmp_path / "run", SPRAYDRY_REPO=mirrored) as server:
         assert ask(server.port, "GET", "/files@v1/file").body == b"content", "it serves without"
-        made = frames.encode([os.urandom(3000)], "other")
+        made = frames.encode([random.randbytes(3000)], "other")
         assert ask(server.port, "PUT", f"/v1/values/frames/{made.name.hex()}", made.stored).status == 201
         assert b'store="b"} 0.0' in ask(server.port, "GET", "/metrics").body
         (tmp_path / "away").rename(tmp_path / "b")

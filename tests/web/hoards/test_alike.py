@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -146,7 +146,7 @@ def test_the_verbs_say_the_same(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_bytes(b"hello\n")
-    Path("b.bin").write_bytes(large := os.urandom(5 << 20))
+    Path("b.bin").write_bytes(large := random.randbytes(5 << 20))
     assert spraydry("put", "a.txt", "h/x")[1] == b"h/x: 6 B\n"
     assert spraydry("put", "a.txt", "b.bin", "h/p/")[1].splitlines() == [b"h/p/a.txt: 6 B", b"h/p/b.bin: 5.0 MiB"]
     name = spraydry("put", "a.txt")[1].strip()

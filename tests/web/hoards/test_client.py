@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import threading
 from collections.abc import Iterator
@@ -124,8 +123,8 @@ class Once(io.RawIOBase):
 
 
 def test_many_at_once(hoard: Hoard) -> None:
-    files = {f"{place % 5}/{place}": os.urandom(place) for place in range(1500)}
-    files["long"] = os.urandom(3 << 20)
+    files = {f"{place % 5}/{place}": random.randbytes(place) for place in range(1500)}
+    files["long"] = random.randbytes(3 << 20)
     assert hoard.put_many(files.items()) == 1501
     assert sorted(hoard) == sorted(files) and len(hoard) == 1501
     for name in ("long", "0/0", "4/1499", "2/777"):
@@ -172,9 +171,9 @@ def test_transactions(hoard: Hoard) -> None:
 def test_a_server_that_gives_other_bytes(hoard: Hoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a file of up to 4 MiB no part is given before all of it was compared, of a longer one no chunk before that
     was."""
-    hoard["a"] = plain = os.urandom(3 << 20)
-    hoard["long"] = os.urandom(9 << 20)
-    hoard["holes"] = os.urandom(1 << 20) + bytes(7 << 20) + os.urandom(1 << 20)
+    hoard["a"] = plain = random.randbytes(3 << 20)
+    hoard["long"] = random.randbytes(9 << 20)
+    hoard["holes"] = random.randbytes(1 << 20) + bytes(7 << 20) + random.randbytes(1 << 20)
     found, long = hoard.find("a"), hoard.find("long")
     assert found is not None and long is not None
     with hoard.open(found) as stream:
@@ -206,7 +205,7 @@ def test_a_server_that_gives_other_bytes(hoard: Hoard, monkeypatch: pytest.Monke
 
 
 def test_a_server_that_tells_of_other_chunks(hoard: Hoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    hoard["long"] = plain = os.urandom(5 << 20)
+    hoard["long"] = plain = random.randbytes(5 << 20)
     found = hoard.find("long")
     assert found is not None
     message = Talk._message
@@ -318,7 +317,7 @@ def test_it_is_the_same_hoard(hoard: Hoard, server: Running) -> None:
 
 def test_without_a_key(hoard: Hoard, server: Running) -> None:
     for size in (0, 10, 3 << 20):
-        plain = os.urandom(size)
+        plain = random.randbytes(size)
         kept = hoard.put_unnamed(io.BytesIO(plain))
         assert kept.key == digest(plain).hex() and kept.size == size
         assert ask(server, "GET", f"/v1/files/{kept.key}").body == plain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 from collections.abc import Iterator
@@ -149,7 +148,7 @@ def test_who_hangs_up_stores_nothing(server: Running) -> None:
             connection.sendall(
                 f"PUT {key('half')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
             )
-            connection.sendall(os.urandom(sent))
+            connection.sendall(random.randbytes(sent))
     assert ask(server, "PUT", key("whole"), b"x" * (2 << 20)).status == 201
     assert ask(server, "GET", key("half")).status == 404 and "half" not in keys(server)
 
@@ -188,7 +187,7 @@ def test_a_killed_server_keeps_what_it_acknowledged(tmp_path: Path) -> None:
 
         def put(place: int) -> None:
             try:
-                if ask(running, "PUT", key(f"{place}"), os.urandom(3000) + b"%d" % place).status == 201:
+                if ask(running, "PUT", key(f"{place}"), random.randbytes(3000) + b"%d" % place).status == 201:
                     done.append(place)
             except (OSError, HTTPException):
                 pass
