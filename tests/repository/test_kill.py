@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -109,18 +110,21 @@ def killed(path: str, kind: str, kills: int, seed: int) -> tuple[int, int]:
         [sys.executable, "-c", WRITERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
     assert writers.stdin and writers.stdout
+
+    def wait_for(versions: int) -> None:
+        while len(progress.read_bytes().split()) <= versions:
+            assert not select.select([writers.stdout], [], [], 0.001)[0], "the writer ended by itself"
+
     try:
         for turn in range(kills):
             progress.write_bytes(b"")
             writers.stdin.write(f"{path} {progress} {seed * 1000 + turn} {kind}\n")
             pid = int(writers.stdout.readline())
             whole = rng.randrange(3)  # versions it may finish; in the next one it is killed
-            while len(progress.read_bytes().split()) <= whole:
-                time.sleep(0.001)
+            wait_for(whole)
             if turn == 0:  # how long a version takes on this machine, now
                 began = time.monotonic()
-                while len(progress.read_bytes().split()) < 5:
-                    time.sleep(0.001)
+                wait_for(4)
                 version_s = (time.monotonic() - began) / 4
             time.sleep(rng.uniform(0, 1.2) * version_s)
             os.kill(pid, signal.SIGKILL)
