@@ -15,6 +15,7 @@ import pytest
 import spraydry
 from spraydry.actions.verify import verify
 from tests.servers import server_or_skip
+from tests.web.serving import kept_port
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -116,10 +117,8 @@ def test_working_with_versions(tmp_path: Path) -> None:
         assert verify(repository).sound
 
 
-def served(name: str, home: Path) -> str:
-    """The blocks of that name as one script, for a port that is free here."""
-    find = ["bash", "-c", '. "$0"; free_ports 1', README.parent / "scripts" / "ports.bash"]
-    port = int(subprocess.run(find, capture_output=True, check=True).stdout)
+def served(name: str, home: Path, port: int) -> str:
+    """The blocks of that name as one script, for a port that is its own."""
     script = "".join(blocks(f"sh {name}")).replace(":9876", f":{port}")
     script = script.replace("spraydry serve ", f"spraydry serve --listen 127.0.0.1:{port} ")
     (program,) = blocks(f"python {name}") or [""]
@@ -139,7 +138,8 @@ def run_script(script: str, home: Path) -> str:
 def test_serving_it(tmp_path: Path) -> None:
     (tmp_path / "photos/2024").mkdir(parents=True)
     (tmp_path / "photos/2024/a.jpg").write_bytes(random.Random(6).randbytes(300_000))
-    said = run_script(served("serve", tmp_path), tmp_path)
+    with kept_port() as port:
+        said = run_script(served("serve", tmp_path, port), tmp_path)
     assert "2024/a.jpg" in said or "a.jpg" in said
     assert "photos@v1" in said and "Refused" in said
     told = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
@@ -148,7 +148,8 @@ def test_serving_it(tmp_path: Path) -> None:
 
 def test_hoards(tmp_path: Path) -> None:
     (tmp_path / "me.png").write_bytes(b"\x89PNG\r\n\x1a\n" + random.Random(7).randbytes(300_000))
-    said = run_script(served("hoards", tmp_path) + f"{sys.executable} program.py\n", tmp_path)
+    with kept_port() as port:
+        said = run_script(served("hoards", tmp_path, port) + f"{sys.executable} program.py\n", tmp_path)
     assert "['2026/bob.png', '2026/dave.png', 'alice.png'] http://127.0.0.1:" in said
 
 
