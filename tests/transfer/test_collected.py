@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from spraydry import Hoard
 from spraydry.actions.collect import gc
 from spraydry.actions.remove import remove
 from spraydry.actions.transfer import transfer
@@ -83,6 +84,42 @@ def test_a_push_under_which_all_is_collected_before_each_commit(
         transfer(source, target)
         assert collected[0] > 0, "the control"
         check_same(source, target)
+        assert verify(target).sound
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["all of it is sent", "some of it is known there"])
+def test_a_push_of_keys_under_which_all_is_collected_before_each_commit(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Keys are sent again as versions are: also what was there, and was taken for known, until it was deleted."""
+    here, there = place(tmp_path, "sqlite", "here"), place(tmp_path, "dir", "there")
+    keys = {f"k{number}": rng.randbytes(9000) for number in range(6)}
+    monkeypatch.setattr("spraydry.actions.transfer.hoards._TOGETHER", 4)
+    with (
+        Repository.open(here, create=True) as source,
+        Repository.open(there, create=True) as target,
+        Repository.open(there) as collector,
+    ):
+        with Hoard("h", repository=source) as hoard, hoard.transaction() as change:
+            for key, plain in keys.items():
+                change.put(plain, key)
+        if known:
+            make_version(target, "r", {b"f": keys["k1"]})
+            remove(target, ["r@v1"])
+        committing, collected = target.committing, []
+
+        def late() -> object:
+            if sys._getframe(1).f_code.co_name == "append_whole":
+                collector.refresh()
+                collected.append(gc(collector, grace_ns=0).deleted_frames)
+            return committing()
+
+        monkeypatch.setattr(target, "committing", late)
+        (done,) = transfer(source, target, hoards=["h"]).hoards
+        assert collected[0] > 0 and len(collected) > 2, "the control"
+        assert (done.keys, done.existing) == (6, 0)
+        with Hoard("h", repository=target) as hoard:
+            assert {key: hoard[key].read() for key in hoard} == keys
         assert verify(target).sound
 
 

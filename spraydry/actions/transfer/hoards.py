@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from spraydry.actions.hoard import commit_changes
 from spraydry.actions.progress import Done, Report
+from spraydry.actions.transfer.again import until_whole
 from spraydry.actions.transfer.needed import Reader, needed_by_files
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
@@ -18,6 +19,7 @@ from spraydry.format.entry import Entry
 from spraydry.format.keys import name_of
 from spraydry.format.version import HoardRecord
 from spraydry.repository.keys import Kept, Keys
+from spraydry.repository.leases import Lease
 from spraydry.repository.repository import Repository
 from spraydry.repository.writer import Writer
 from spraydry.stores.database.scratch import scratch_errors
@@ -104,19 +106,30 @@ def transfer_keys(
     wanted = (pair for pair in _pairs(source, target, hoard) if pair.there is None or pair.key in choice.replaced)
     count = 0
     while part := list(islice(wanted, _TOGETHER)):
-        before = _seen(target, hoard, part)
-        began_at = target.heed()
-        done.sent_bytes += send_files(source, target, [pair.here for pair in part], contents, dry_run)
+        if dry_run:
+            done.sent_bytes += send_files(source, target, [pair.here for pair in part], contents, dry_run)
+        else:
+            _send(source, target, part, contents, done)
         count += len(part)
         report(Done(f"copying {hoard}", count, done.sent_bytes, done.keys + done.updated))
-        if dry_run:
-            continue
 
-        def check(part: Sequence[_Pair] = part, before: object = before) -> None:
-            if _seen(target, hoard, part) != before:
-                raise Conflict(f"others changed keys of {hoard!r} there meanwhile: run it again")
 
+def _send(
+    source: Repository, target: Repository, part: Sequence[_Pair], contents: bool, done: KeysTransferred
+) -> None:
+    """Copy some keys, and let them be there at once."""
+    hoard, before = done.hoard, _seen(target, done.hoard, part)
+
+    def check() -> None:
+        if _seen(target, hoard, part) != before:
+            raise Conflict(f"others changed keys of {hoard!r} there meanwhile: run it again")
+
+    def attempt(lease: Lease) -> None:
+        began_at = target.heed()
+        done.sent_bytes += send_files(source, target, [pair.here for pair in part], contents, False, lease)
         commit_changes(target, hoard, {pair.key: pair.here for pair in part}, began_at, verb="push", check=check)
+
+    until_whole(target, attempt)
 
 
 def fill_keys(source: Repository, target: Repository, hoard: str, dry_run: bool) -> int:
@@ -128,8 +141,17 @@ def fill_keys(source: Repository, target: Repository, hoard: str, dry_run: bool)
     return sent
 
 
-def send_files(source: Repository, target: Repository, files: Sequence[Entry], contents: bool, dry_run: bool) -> int:
-    """Copy the chunks of files that the target lacks; they are durable when it returns. How many bytes that takes."""
+def send_files(
+    source: Repository,
+    target: Repository,
+    files: Sequence[Entry],
+    contents: bool,
+    dry_run: bool,
+    lease: Lease | None = None,
+) -> int:
+    """Copy the chunks of files that the target lacks; they are durable when it returns. How many bytes that takes. The
+    `lease` keeps what is stored there from collection until something names it; by default one of its own does, until
+    it returns."""
     reader = Reader(source, target)
     with scratch_errors(), ExitStack() as stack:
         plan = Plan(source, lambda chunks: _unknown(target, chunks))
@@ -139,7 +161,7 @@ def send_files(source: Repository, target: Repository, files: Sequence[Entry], c
         totals = plan.settle()
         if dry_run:
             return totals.bytes
-        writer = stack.enter_context(Writer(target, plan.level))
+        writer = stack.enter_context(Writer(target, plan.level, lease=lease))
         Sender(source, target, plan, writer, lambda _: None).send(0)
         return writer.finish().stored_bytes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -12,14 +13,14 @@ import msgspec
 from spraydry.actions.commit import commit_copy
 from spraydry.actions.ingest.ingest import kept
 from spraydry.actions.progress import Done, Report, unheard
-from spraydry.actions.transfer.choose import Choice, Item, choose, content_name, named, records, renamed, same_content
+from spraydry.actions.transfer.again import until_whole
+from spraydry.actions.transfer.choose import Item, choose, content_name, named, records, renamed, same_content
 from spraydry.actions.transfer.hoards import KeysTransferred, choose_keys, fill_keys, transfer_keys
 from spraydry.actions.transfer.needed import Reader, needed
 from spraydry.actions.transfer.plan import Plan
 from spraydry.actions.transfer.send import Sender
 from spraydry.errors import (
     ChunkNotFound,
-    CollectedMeanwhile,
     CorruptData,
     SprayDryError,
     VersionExists,
@@ -36,7 +37,6 @@ from spraydry.repository.versions import Version
 from spraydry.repository.writer import Writer
 from spraydry.stores.database.scratch import scratch_errors
 
-_TRIES = 5
 _TOLD = 5
 # Merging index runs moves them there and back. With the usual few, every eighth push of a small version moved three
 # times what the version takes; the target's own ingests, and gc, merge sooner.
@@ -111,19 +111,11 @@ def transfer(
             choose_keys(source, target, hoard, overwrite)
             for hoard in hoards or (() if addresses else source.log.hoards.names())
         ]
-        lease: Lease | None = None
-        for attempt in range(_TRIES):
-            choice = choose(versions, source.log, target.log)
-            began_at = target.log.head[0]
-            try:
-                _attempt(source, target, choice, began_at, contents, assumed, done, dry_run, report, lease)
-                break
-            except CollectedMeanwhile:  # what was counted on: it is sent again
-                if attempt == _TRIES - 1:
-                    raise
-                if lease is None:  # others collect just now, so what is sent again is listed from the first
-                    lease = leases.enter_context(hold(target, "a transfer", writing=True, at_once=True))
-                target.refresh()
+        attempt = partial(_attempt, source, target, versions, contents, assumed, done, dry_run, report)
+        if dry_run:
+            attempt(None)
+        else:
+            until_whole(target, attempt)
         for some in keys:
             transfer_keys(source, target, some, contents=contents, dry_run=dry_run, report=report)
             done.hoards.append(some.done)
@@ -137,8 +129,7 @@ def transfer(
 def _attempt(
     source: Repository,
     target: Repository,
-    choice: Choice,
-    began_at: int,
+    versions: Sequence[Version],
     contents: bool,
     assumed: Sequence[Version],
     done: Transferred,
@@ -146,6 +137,8 @@ def _attempt(
     report: Report,
     lease: Lease | None,
 ) -> None:
+    choice = choose(versions, source.log, target.log)
+    began_at = target.log.head[0]
     done.existing = [str(version) for version in choice.existing if str(version) not in done.versions]
     done.removed = [str(version) for version in choice.removed]
     for item in choice.items:
