@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from spraydry import Hoard
 from spraydry.actions.hoard import checkpoint
 from spraydry.actions.transfer import bundle, clone_lazily, complete, transfer
 from spraydry.actions.verify import verify
-from spraydry.errors import HoardNotFound, KeyExists
+from spraydry.errors import Conflict, HoardNotFound, KeyExists
 from spraydry.repository.repository import Repository
 from tests.versions import make_version
 
@@ -91,6 +92,68 @@ def test_what_names_something_else_there(hoard: Hoard, target: Repository) -> No
     assert held(target) == expected | {"b/c": KEYS["b/c"], "d": content(13), "new": b"new"}
     back = transfer(target, hoard.repository).hoards[0]
     assert (back.keys, back.updated) == (2, 0) and held(hoard.repository) == held(target)
+
+
+def meanwhile(target: Repository, monkeypatch: pytest.MonkeyPatch, *changes: Callable[[Hoard], object]) -> None:
+    """Let others make the first change just before a transfer first commits keys, the next just before the next."""
+    committing, left = target.committing, list(changes)
+
+    def late() -> object:
+        if sys._getframe(1).f_code.co_name == "append_whole" and left:
+            with Repository.open(target.url) as other, Hoard("h", repository=other) as hoard:
+                left.pop(0)(hoard)
+        return committing()
+
+    monkeypatch.setattr(target, "committing", late)
+
+
+def folded(hoard: Hoard) -> None:
+    checkpoint(hoard.repository, "h")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda there: there.update({"d": b"of others"}),
+        lambda there: there.clear(),
+        lambda there: (there.update({"d": b"of others"}), folded(there)),
+    ],
+    ids=["put", "cleared", "put and folded"],
+)
+@pytest.mark.parametrize("part", [2, 10], ids=["while those before it are sent", "while it is sent"])
+def test_what_others_put_meanwhile_stays(
+    hoard: Hoard,
+    target: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Hoard], object],
+    part: int,
+) -> None:
+    transfer(hoard.repository, target)
+    for key in ("a", "b/c", "d"):
+        hoard[key] = content(20)
+    monkeypatch.setattr("spraydry.actions.transfer.hoards._TOGETHER", part)
+    meanwhile(target, monkeypatch, change)
+    with pytest.raises(Conflict, match="keys of 'h' were changed meanwhile: run it again"):
+        transfer(hoard.repository, target)
+    assert held(target).get("d") in (None, b"of others")
+
+
+@pytest.mark.parametrize("part", [2, 10], ids=["while those before it are sent", "while it is sent"])
+def test_another_push_of_the_same_meanwhile(
+    hoard: Hoard, target: Repository, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr("spraydry.actions.transfer.hoards._TOGETHER", part)
+    there = target.url
+    with Repository.open(hoard.repository.url) as source:
+
+        def pushed(hoard: Hoard) -> None:
+            transfer(source, hoard.repository)
+            folded(hoard)
+
+        meanwhile(target, monkeypatch, pushed)
+        transfer(hoard.repository, target)
+    with Repository.open(there) as again:
+        assert held(again) == KEYS and verify(again).sound
 
 
 def test_bundles(hoard: Hoard, target: Repository, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from spraydry.errors import Conflict, KeyExists
 from spraydry.format.entry import Entry
 from spraydry.format.keys import name_of
 from spraydry.format.version import HoardRecord
+from spraydry.repository.hoards import View
 from spraydry.repository.keys import Kept, Keys
 from spraydry.repository.leases import Lease
 from spraydry.repository.repository import Repository
@@ -43,11 +44,23 @@ class KeysTransferred:
 
 @dataclass
 class HoardChoice:
-    """What is to be transferred of a hoard: keys that are missing, and of those that differ the ones in `replaced`."""
+    """What is to be transferred of a hoard: keys that are missing, and of those that differ the ones in `replaced`, as
+    long as they name there what that says. The ones in `newer` stay."""
 
     hoard: str
     done: KeysTransferred
-    replaced: set[str] = field(default_factory=set)
+    replaced: dict[str, Entry] = field(default_factory=dict)
+    newer: set[str] = field(default_factory=set)
+
+    def wants(self, pair: _Pair) -> bool:
+        """Whether a key is to be transferred. Raises Conflict where it was another one when this was chosen."""
+        if pair.there is None:
+            return True
+        if _same(pair.here, pair.there) or pair.key in self.newer:
+            return False
+        if self.replaced.get(pair.key) != pair.there:
+            raise _changed(self.hoard)
+        return True
 
 
 class _Pair(NamedTuple):
@@ -73,11 +86,11 @@ def choose_keys(source: Repository, target: Repository, hoard: str, overwrite: b
         # Each put has a time of its own: so the entry here is among those that were there only if it came from there,
         # or went there, and what is there now came later.
         here = {key: entry for key, (entry, _) in differing.items()}
-        newer = _ever(target, hoard, here, lambda one, other: one == other)
-        rest = {key: there for key, (_, there) in differing.items() if key not in newer}
-        choice.replaced = _ever(source, hoard, rest, _same) if rest else set()
-        done.newer = len(newer)
-        if conflicts := sorted(rest.keys() - choice.replaced):
+        choice.newer = _ever(target, hoard, here, lambda one, other: one == other)
+        rest = {key: there for key, (_, there) in differing.items() if key not in choice.newer}
+        known = _ever(source, hoard, rest, _same) if rest else set()
+        done.newer = len(choice.newer)
+        if conflicts := sorted(rest.keys() - known):
             told = ", ".join(f"{hoard}/{key}" for key in conflicts[:_TOLD])
             more = f" and {len(conflicts) - _TOLD:,} more" if len(conflicts) > _TOLD else ""
             raise KeyExists(
@@ -85,7 +98,8 @@ def choose_keys(source: Repository, target: Repository, hoard: str, overwrite: b
                 " transferred; --overwrite replaces it by what is here"
             )
     else:
-        choice.replaced = set(differing)
+        rest = {key: there for key, (_, there) in differing.items()}
+    choice.replaced = rest
     done.updated = len(choice.replaced)
     return choice
 
@@ -103,26 +117,36 @@ def transfer_keys(
     ends counts the next time. Counts in the choice's `done`. Raises Conflict where others change these keys there
     meanwhile, ChunkNotFound, ChunkCorrupt, StoreError."""
     hoard, done = choice.hoard, choice.done
-    wanted = (pair for pair in _pairs(source, target, hoard) if pair.there is None or pair.key in choice.replaced)
-    count = 0
-    while part := list(islice(wanted, _TOGETHER)):
+    count, after = 0, ""
+    while True:
+        # Each part as it is there now: the one before may have taken long.
+        view = target.log.hoards.view(hoard)
+        part = list(islice(filter(choice.wants, _pairs(source, target, hoard, after)), _TOGETHER))
+        if not part:
+            return
         if dry_run:
             done.sent_bytes += send_files(source, target, [pair.here for pair in part], contents, dry_run)
         else:
-            _send(source, target, part, contents, done)
-        count += len(part)
+            _send(source, target, part, view, contents, done)
+        count, after = count + len(part), part[-1].key
         report(Done(f"copying {hoard}", count, done.sent_bytes, done.keys + done.updated))
 
 
 def _send(
-    source: Repository, target: Repository, part: Sequence[_Pair], contents: bool, done: KeysTransferred
+    source: Repository, target: Repository, part: Sequence[_Pair], view: View, contents: bool, done: KeysTransferred
 ) -> None:
-    """Copy some keys, and let them be there at once."""
-    hoard, before = done.hoard, _seen(target, done.hoard, part)
+    """Copy some keys, all of which are there then, or none; `view` is where they were compared."""
+    hoard = done.hoard
 
     def check() -> None:
-        if _seen(target, hoard, part) != before:
-            raise Conflict(f"others changed keys of {hoard!r} there meanwhile: run it again")
+        now = target.log.hoards.view(hoard)
+        keys = Keys(now, target.tree)
+        for pair in part:
+            if now.upto == view.upto and name_of(pair.key) not in now.changes:
+                continue
+            there = keys.find(pair.key)
+            if there != pair.there and not (there is not None and _same(pair.here, there)):
+                raise _changed(hoard)
 
     def attempt(lease: Lease) -> None:
         began_at = target.heed()
@@ -130,6 +154,10 @@ def _send(
         commit_changes(target, hoard, {pair.key: pair.here for pair in part}, began_at, verb="push", check=check)
 
     until_whole(target, attempt)
+
+
+def _changed(hoard: str) -> Conflict:
+    return Conflict(f"keys of {hoard!r} were changed meanwhile: run it again")
 
 
 def fill_keys(source: Repository, target: Repository, hoard: str, dry_run: bool) -> int:
@@ -173,21 +201,16 @@ def _unknown(target: Repository, chunks: list[bytes]) -> set[bytes]:
     return missing
 
 
-def _pairs(source: Repository, target: Repository, hoard: str) -> Iterator[_Pair]:
-    """The keys of the source with what they name on both sides, in their order."""
-    there = Keys(target.log.hoards.view(hoard), target.tree).list()
+def _pairs(source: Repository, target: Repository, hoard: str, after: str = "") -> Iterator[_Pair]:
+    """The keys of the source behind `after` with what they name on both sides, in their order."""
+    there = Keys(target.log.hoards.view(hoard), target.tree).list(after=after)
     other: Kept | None = next(there, None)
-    for kept in Keys(source.log.hoards.view(hoard), source.tree).list():
+    for kept in Keys(source.log.hoards.view(hoard), source.tree).list(after=after):
         name = name_of(kept.key)
         while other is not None and name_of(other.key) < name:
             other = next(there, None)
         same = other is not None and other.key == kept.key
         yield _Pair(kept.key, kept.entry, other.entry if same and other is not None else None)
-
-
-def _seen(target: Repository, hoard: str, part: Sequence[_Pair]) -> tuple[object, list[object]]:
-    view = target.log.hoards.view(hoard)
-    return view.base, [view.changes.get(name_of(pair.key)) for pair in part]
 
 
 def _same(one: Entry, other: Entry) -> bool:
