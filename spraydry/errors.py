@@ -40,8 +40,8 @@ class SourceIncomplete(SprayDryError):
 
 
 class NotFound(SprayDryError):
-    """Something that was named is not there. Its text is `bare`, followed by `near`: what there is instead, of which
-    not everybody may know."""
+    """Something that was named is not there: its text is `bare`, followed by `near`, which says what there is instead,
+    of which not everybody may know."""
 
     exit_code = 4
     errno = _errno.ENOENT

@@ -97,6 +97,9 @@ def test_help_documents_every_exit_code(spray: Run) -> None:
         kinds += kind.__subclasses__()
     for code in {0, 130, 141, *(kind.exit_code for kind in kinds)}:
         assert f"\n  {code:3}  " in out
+    told = out[out.index("Exit codes:") :]
+    assert "`" not in told  # what they say is for who types, not for who programs
+    assert ". " not in told
 
 
 def test_version(spray: Run) -> None:

@@ -162,6 +162,7 @@ def test_the_command(
         (".zip", b"PK", 0),
         (".erofs", b"\xe2\xe1\xf5\xe0", 1024),
         (".sqfs", b"hsqs", 0),
+        (".ZIP", b"PK", 0),
         (".x", b"ustar", 257),
     ):
         assert run([*repo, "export", "r", str(tmp_path / f"named{ending}")]) == 0
@@ -171,6 +172,16 @@ def test_the_command(
     assert run([*repo, "export", "r", str(tmp_path / "tar")]) == 2
     assert "--overwrite" in capfd.readouterr().err
     assert run([*repo, "export", "r:a", str(tmp_path / "x"), "--format", "erofs"]) == 10
+    for ending, told in (
+        (".tar.gz", f"spraydry tar r | gzip > {tmp_path}/named.tar.gz"),
+        (".TZST", f"spraydry tar r | zstd > {tmp_path}/named.TZST"),
+        (".img", "--format erofs or --format squashfs"),
+    ):
+        assert run([*repo, "export", "r", str(tmp_path / f"named{ending}")]) == 2
+        assert told in capfd.readouterr().err
+        assert not (tmp_path / f"named{ending}").exists()
+    assert run([*repo, "export", "r", str(tmp_path / "levelled.tar"), "--level", "9"]) == 2
+    assert "for a squashfs" in capfd.readouterr().err
 
 
 def test_a_program_that_has_read_enough() -> None:

@@ -6,6 +6,16 @@ from typing import Literal
 
 Format = Literal["erofs", "squashfs", "tar", "zip"]
 
+BY_ENDING: dict[str, Format] = {".erofs": "erofs", ".sqfs": "squashfs", ".squashfs": "squashfs", ".zip": "zip"}
+
+COMPRESSED = {
+    **dict.fromkeys((".gz", ".tgz"), "gzip"),
+    **dict.fromkeys((".bz2", ".tbz2"), "bzip2"),
+    **dict.fromkeys((".xz", ".txz"), "xz"),
+    **dict.fromkeys((".zst", ".tzst"), "zstd"),
+}
+"""Which program makes a file that ends like this."""
+
 
 def export(
     address: str,
@@ -13,7 +23,7 @@ def export(
     /,
     *,
     format: Format | None = None,
-    level: int = 3,
+    level: int | None = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -35,11 +45,11 @@ def export(
     out
         The file to write.
     format
-        tar: with times in ns and extended attributes. zip: for those who have no tar. squashfs: compressed, made by
-        mksquashfs. erofs: not compressed, files with the same content in it once, quick to read. Default: what the name
-        of OUT ends with, or else tar.
+        tar: with times in ns and extended attributes. zip: for those who have no tar. squashfs: compressed, times in
+        seconds, made by mksquashfs. erofs: not compressed, files with the same content in it once, quick to read.
+        Default: what the name of OUT ends with, or else tar.
     level
-        zstd level of a squashfs, 1 to 22.
+        zstd level of a squashfs, 1 to 22; by default 3.
     overwrite
         Replace OUT if it is there.
     json
@@ -53,19 +63,28 @@ def export(
     from spraydry.commands.session import open_repository
     from spraydry.errors import UsageError
 
-    if not 1 <= level <= 22:
+    if level is not None and not 1 <= level <= 22:
         raise UsageError("--level: squashfs has the zstd levels 1 to 22")
     if out == "-":
         raise UsageError(f"export writes files; a tar goes to standard output with: spraydry tar {address}")
-    by_ending: dict[str, Format] = {".erofs": "erofs", ".sqfs": "squashfs", ".squashfs": "squashfs", ".zip": "zip"}
-    format = format or by_ending.get(os.path.splitext(out)[1], "tar")
+    if format is None:
+        ending = os.path.splitext(out)[1].lower()
+        if ending in COMPRESSED:
+            raise UsageError(
+                f"a tar is written as it is; {ending} comes with: spraydry tar {address} | {COMPRESSED[ending]} > {out}"
+            )
+        if ending == ".img":
+            raise UsageError("an .img may hold either: say --format erofs or --format squashfs")
+        format = BY_ENDING.get(ending, "tar")
+    if level is not None and format != "squashfs":
+        raise UsageError(f"--level is for a squashfs, and this is {'an' if format == 'erofs' else 'a'} {format}")
     with open_repository() as repository, Progress(quiet=json) as progress:
         found = repository.resolve(address)
         with action.new_file(out, overwrite) as path:
             if format == "erofs":
                 done = action.write_erofs(repository, found, path, progress)
             elif format == "squashfs":
-                done = action.write_squashfs(repository, found, path, level, progress)
+                done = action.write_squashfs(repository, found, path, level or 3, progress)
             else:
                 write = action.write_zip if format == "zip" else action.write_tar
                 with open(path, "wb") as file:
