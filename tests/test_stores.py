@@ -52,13 +52,16 @@ def test_one_store_taken_away_and_brought_back(home: Path, spraydry: Run, source
     check(home, source)
     for number in range(20):  # some of their frames would go to b
         (source / f"more-{number}.bin").write_bytes(random.randbytes(50_000))
-        spraydry("ingest", source)
+        _, _, err = spraydry("ingest", source)
     check(home, source)
     shown = stores(spraydry)
     assert "no repository" in str(shown["b"]["trouble"]) and shown["b"]["waiting"]
+    waiting = f"b does not answer, and missed {shown['b']['waiting']} values, which it gets from the first command"
+    assert waiting in err and "no repository" in err
     (home / "gone").rename(home / "b")
     _, out, _ = spraydry("heal")
     assert stores(spraydry)["b"]["waiting"] == 0
+    assert "answer" not in spraydry("ingest", source)[2]
     shutil.rmtree(home / "c")
     check(home, source)  # what lay on c lies on a or b
     _, _, err = spraydry("heal", code=7)

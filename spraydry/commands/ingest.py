@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from spraydry.commands import terminal
+from spraydry.commands.listing import missing_stores
 from spraydry.commands.progress import Progress
 from spraydry.commands.session import open_repository
 
@@ -128,7 +129,10 @@ def ingest(
             raise KeyboardInterrupt("interrupted" + kept) from None
         if erofs_image and result.version is not None and not dry_run:
             image = _make_image(repository, result.version, progress)
+        missing = missing_stores(repository)
     _tell(result, dry_run, json)
+    for text in missing:
+        terminal.warn(text)
     if image and not json:
         terminal.line(f"  erofs image   {image}")
     return 3 if result.problems else 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spraydry.actions.stores import StoreState
     from spraydry.repository.configuration import Configuration, StoreEntry
+    from spraydry.repository.repository import Repository
 
 _BAR = 12
 
@@ -21,8 +22,7 @@ def tell_stores(states: Sequence[StoreState], configuration: Configuration) -> N
         if one.trouble is not None:
             terminal.warn(f"{one.name} does not answer: {one.trouble}")
         if one.waiting:
-            missed = terminal.plural(one.waiting, "value")
-            terminal.line(f"{one.name} missed {missed}, which it gets from the first command that can write to it")
+            terminal.line(f"{one.name} {_missed(one.waiting)}")
         if limits := "".join(_limits(one)):
             terminal.line(f"{one.name} has {limits.removeprefix(', ')}")
         if one.cache_trouble is not None:
@@ -34,6 +34,24 @@ def tell_stores(states: Sequence[StoreState], configuration: Configuration) -> N
             f"only {terminal.plural(takers, 'store takes', 'stores take')} new frames, so there are no more copies than"
             " that: give another one a weight, or add one"
         )
+
+
+def missing_stores(repository: Repository) -> list[str]:
+    """A line for each store that does not answer, and missed what is to be on it."""
+    spread = repository.opened.spread
+    if spread is None:
+        return []
+    return [
+        f"{one.name} does not answer, and {_missed(one.waiting)}: {one.error or 'it was not opened'}"
+        for one in spread.members
+        if one.waiting and not one.answers
+    ]
+
+
+def _missed(values: int) -> str:
+    from spraydry.commands import terminal
+
+    return f"missed {terminal.plural(values, 'value')}, which it gets from the first command that can write to it"
 
 
 def _row(state: StoreState) -> tuple[str, ...]:
