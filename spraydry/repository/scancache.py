@@ -22,6 +22,10 @@ CREATE TABLE directory(path BLOB NOT NULL, page INTEGER NOT NULL, value BLOB NOT
     PRIMARY KEY(path, page)) STRICT, WITHOUT ROWID;
 """
 PAGE_ROWS = 2048
+# A file system may stamp two changes within one tick of its clock with the same time: mostly of 10 ms; of a second
+# where its inodes have no room for more (ext3, HFS+), of two on FAT.
+_CLOCK_NS = 100_000_000
+_COARSE_CLOCK_NS = 2_100_000_000
 _AHEAD_PAGES = 32  # looked up together, for a walk asks in nearly their order: alone, each took 8 us more
 _KEPT_BYTES = 1 << 20  # stored together: alone, each directory took 25 us more
 
@@ -29,6 +33,12 @@ _KEPT_BYTES = 1 << 20  # stored together: alone, each directory took 25 us more
 def folded(time_ns: int) -> int:
     """A time as the cache keeps it, where it is only compared: far years do not fit 64 bits in ns."""
     return time_ns & ((1 << 63) - 1)
+
+
+def is_settled(ctime_ns: int, began_ns: int) -> bool:
+    """Whether what was last changed at `ctime_ns` shows it when it changes again after `began_ns`: its time differs."""
+    whole_seconds = ctime_ns % 10**9 == 0
+    return ctime_ns < began_ns - (_COARSE_CLOCK_NS if whole_seconds else _CLOCK_NS)
 
 
 class Cached(msgspec.Struct, array_like=True, frozen=True):

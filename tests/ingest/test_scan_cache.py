@@ -215,26 +215,33 @@ def test_random_changes(repository: Repository, source: Path, rng: random.Random
 # -- within one tick of the clock
 
 
-def test_what_was_just_written_is_read_again(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changed_ns", "ticks_for_ns"),
+    [
+        (1_800_000_000_000_000_001, 100_000_000),
+        (1_800_000_000_000_000_000, 2_100_000_000),  # where only whole seconds are kept, every other one on FAT
+    ],
+)
+def test_what_was_just_changed_is_looked_at_again(
+    repository: Repository, source: Path, monkeypatch: pytest.MonkeyPatch, changed_ns: int, ticks_for_ns: int
 ) -> None:
-    """Two writes within one tick of the file system's clock may leave equal times."""
-    source = tmp_path / "s"
-    source.mkdir()
-    (source / "old").write_text("old")
-    os.utime(source / "old", (1, 1))
-    time.sleep(0.3)
-    (source / "new").write_text("new")
-    began_ns = (source / "new").stat().st_ctime_ns + 50_000_000
-    with monkeypatch.context() as patch:  # a clock that ticks five times a second, and no tick since
-        module = sys.modules["spraydry.actions.ingest.ingest"]
-        patch.setattr(module, "_CLOCK_NS", 200_000_000)
-        patch.setattr(module, "time", SimpleNamespace(time_ns=lambda: began_ns, monotonic=time.monotonic))
-        taken(repository, source)
-        assert taken(repository, source).read_files == 1
-    age()
-    assert taken(repository, source).read_files == 1
-    assert taken(repository, source).read_files == 0
+    """Two changes within one tick of the file system's clock leave equal times."""
+    file, folder = source / "d1/f00001.py", source / "d2"
+    monkeypatch.setattr(sys.modules["spraydry.actions.ingest.scan"], "folded", lambda _: changed_ns)  # no tick since
+
+    def begins(after_ns: int) -> None:
+        clock = SimpleNamespace(time_ns=lambda: changed_ns + after_ns, monotonic=time.monotonic)
+        monkeypatch.setattr(sys.modules["spraydry.actions.ingest.ingest"], "time", clock)
+
+    begins(ticks_for_ns)
+    correct(repository, source, 40, new=True)
+    file.write_bytes(file.read_bytes()[::-1])
+    correct(repository, source, 40, new=True)
+    folder.chmod(0o711)
+    correct(repository, source, 40, new=True)
+    begins(ticks_for_ns + 1)
+    correct(repository, source, 40)
+    correct(repository, source, 0)
 
 
 def test_a_file_from_the_future_is_never_trusted(repository: Repository, source: Path) -> None:

@@ -377,7 +377,7 @@ def test_damaged_runs_do_not_stop_the_rest(tmp_path: Path) -> None:
         (damaged,) = [value.name for value in repository.store.list("index")]
         write(repository, second)
         run = repository.store.get("index", damaged)
-        for changed in (run[:-1], b"", run[:40] + b"\0" + run[41:]):
+        for changed in (run[:-1], b"", run[:40] + bytes((run[40] ^ 1,)) + run[41:]):
             repository.store.put("index", damaged, changed)
             with Repository.open(url) as again:
                 assert set(again.damaged_runs) == {damaged}

@@ -13,7 +13,7 @@ from spraydry.actions.ingest.scan import cached_directory
 from spraydry.format.entry import DIRECTORY, FILE, Entry, decode_entry, encode_entry
 from spraydry.format.links import Group, encode_links, group_of
 from spraydry.format.tree_builder import TreeBuilder
-from spraydry.repository.scancache import PAGE_ROWS, Cached, ScanCache
+from spraydry.repository.scancache import PAGE_ROWS, Cached, ScanCache, is_settled
 
 Emit = Callable[[bytes, bytes], None]
 
@@ -56,8 +56,9 @@ class _Near:
 class _Level:
     """A directory whose entries are being added, and remembered in the scan cache a page at a time."""
 
-    def __init__(self, node: Node, path: bytes | None, cache: ScanCache | None, emit: Emit) -> None:
+    def __init__(self, node: Node, path: bytes | None, cache: ScanCache | None, began_ns: int, emit: Emit) -> None:
         self.node = node
+        self._began_ns = began_ns
         self.path = path  # empty: what holds the sources, no directory of a file system
         self.builder = TreeBuilder(emit)
         self._cache = None if path is None else cache
@@ -74,14 +75,15 @@ class _Level:
     def _turn(self) -> None:
         """Only the first page says what the directory is, which is not known before the end."""
         if self._page and self._cache is not None and self.path is not None:
-            self._cache.keep(self.path, self._page, cached_directory(self.node, b"", self._rows))
+            self._cache.keep(self.path, self._page, cached_directory(self.node, b"", self._rows, self._began_ns))
         self._page += 1
         self._rows = []
 
     def finish(self, entry: Entry) -> None:
         if self._cache is not None and self.path is not None:
             self._turn()
-            self._cache.keep(self.path, 0, cached_directory(self.node, encode_entry(entry), self._first))
+            first = cached_directory(self.node, encode_entry(entry), self._first, self._began_ns)
+            self._cache.keep(self.path, 0, first)
             self._cache.cut(self.path, self._page)
 
 
@@ -97,15 +99,14 @@ def build(
     paths: dict[bytes, bytes],
     root_path: bytes | None,
     cache: ScanCache | None,
-    before_ns: int,
+    began_ns: int,
     emit: Emit,
 ) -> Built:
     """Trees of all scanned nodes; their pages go to `emit`.
 
     `root_path` is the directory that is the root, empty where the root only holds the sources, whose `paths` are then
-    given by name; None where nothing is to be remembered. The cache gets every directory that was made anew; files
-    whose times are not older than `before_ns` are left out of it, for they may change again without their times
-    changing.
+    given by name; None where nothing is to be remembered. The cache gets every directory that was made anew. What may
+    change again without its times changing, as the ingest began at `began_ns`, is left out of it.
     """
     stack: list[_Level] = []
     root: Entry | None = None
@@ -143,7 +144,7 @@ def build(
                 path = stack[-1].path + b"/" + node.name
             above = stack[-1].node.name if stack else b""
             emit_page = pages.emit_for(above, node.name)
-            stack.append(_Level(node, path if node.inode or not path else None, cache, emit_page))
+            stack.append(_Level(node, path if node.inode or not path else None, cache, began_ns, emit_page))
             continue
         level = stack[-1]
         encoded, size = (read, read_size) if node.entry is None else (node.entry, node.size)
@@ -151,7 +152,7 @@ def build(
             first, path_of_first, count = nodes.link(node.device, node.inode)
             if first != node.id:
                 encoded = nodes.entry(first)
-                node = msgspec.structs.replace(node, ctime_ns=before_ns)  # what is remembered of the first name will do
+                node = msgspec.structs.replace(node, ctime_ns=began_ns)  # what is remembered of the first name will do
             if encoded is None:
                 continue
             group = group_of(path_of_first) if count > 1 else None
@@ -159,7 +160,7 @@ def build(
             encoded, size = encode_entry(entry), entry.size
         if encoded is None:
             continue  # it could not be read, and this was reported
-        if node.ctime_ns < before_ns:
+        if is_settled(node.ctime_ns, began_ns):
             level.remember(Cached(node.name, node.inode, node.size, node.mtime_ns, node.ctime_ns, encoded))
         if node.kind == FILE:
             level.builder.add_file(node.name, encoded, size)

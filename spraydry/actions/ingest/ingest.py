@@ -49,9 +49,6 @@ _MOUNT_OF_OURS = r"\S+ \S+ (\d+):(\d+) .* - (?:fuse\.spraydry |erofs \S*/spraydr
 
 _TRIES = 5
 
-# A file system may stamp two writes within one tick of its clock with the same time.
-_CLOCK_NS = 100_000_000
-
 
 @dataclass(frozen=True)
 class Ingested:
@@ -229,7 +226,7 @@ def _ingest(
             {source.name: source.path for source in opened},
             opened[0].path if top is None else b"",
             cache,
-            started - _CLOCK_NS,
+            started,
             theatre.keep if theatre else lambda name, plain: writer.add(name, plain, TREE),
         )
         if theatre is not None:

@@ -15,7 +15,7 @@ from spraydry.actions.ingest.ignore import IGNORE_FILE, Ignore
 from spraydry.actions.ingest.nodes import Node, Nodes, Work, near
 from spraydry.format.classes import class_of
 from spraydry.format.entry import DIRECTORY, FILE, SYMLINK, Content, Entry, Xattrs, decode_entry, encode_entry
-from spraydry.repository.scancache import Cached, CachedDirectory, ScanCache, folded
+from spraydry.repository.scancache import Cached, CachedDirectory, ScanCache, folded, is_settled
 
 _ENCODING, _ENCODING_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -382,6 +382,8 @@ class Scanner:
         self._findings.problems.append((here.path + b"/" + name, error.strerror or str(error)))
 
 
-def cached_directory(node: Node, entry: bytes, rows: Sequence[Cached]) -> CachedDirectory:
-    """A directory as the cache keeps it, after its tree was made."""
-    return CachedDirectory(node.device, node.inode, node.ctime_ns, entry, tuple(rows))
+def cached_directory(node: Node, entry: bytes, rows: Sequence[Cached], began_ns: int) -> CachedDirectory:
+    """A directory as the cache keeps it, after its tree was made by an ingest that began at `began_ns`."""
+    # What the directory itself is, is looked at again where it may not show that it changes: no ctime is negative.
+    ctime_ns = node.ctime_ns if is_settled(node.ctime_ns, began_ns) else -1
+    return CachedDirectory(node.device, node.inode, ctime_ns, entry, tuple(rows))
