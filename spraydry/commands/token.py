@@ -8,11 +8,11 @@ from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
     from spraydry.web.grant import Right
-    from spraydry.web.guard.tokenfile import Given
+    from spraydry.web.guard.tokenfile import Given, Token
 
 token = App(
     name="token",
-    help="""Make, list and revoke the tokens with which a server is asked.
+    help="""Make, list, change and revoke the tokens with which a server is asked.
 
 A token has rights: list, read, add, overwrite, delete. One that can only add
 cannot destroy. They are for everything, or for the roots, hoards and namespaces
@@ -22,6 +22,7 @@ seconds.
 For example:
     spraydry token add laptop --tokens t.json --rights list,read,add
     spraydry token list --tokens t.json
+    spraydry token set laptop --tokens t.json --quota 50G
     spraydry token revoke laptop --tokens t.json""",
     help_format="plaintext",
 )
@@ -77,21 +78,17 @@ def add(
         After how many days it is no good any more (default: never).
     quota
         How many bytes may be uploaded with it in all, such as 20G. What is deleted gives nothing back, for what is
-        stored once may be of many: a token that has used it up is revoked, and another one made.
+        stored once may be of many: a token that has used it up is given more by `spraydry token set`.
     json
         Print one JSON document.
     """
-    import time
     from pathlib import Path
 
     from spraydry.commands import terminal
-    from spraydry.errors import UsageError
     from spraydry.format.chunker import parse_bytes
     from spraydry.web.grant import check_patterns, parse_rights
     from spraydry.web.guard import tokenfile
 
-    if days is not None and not 0 < days < 100_000:
-        raise UsageError("--days is how many days from now on it is good")
     repositories = check_patterns(repository or ())
     first = tokenfile.Given(
         _sorted(parse_rights(rights)),
@@ -104,7 +101,7 @@ def add(
         Path(tokens),
         name,
         [first, *(_more(one, repositories) for one in also or ())],
-        expires=int(time.time() + days * 86400) if days is not None else 0,
+        expires=_days_from_now(days) if days is not None else 0,
         quota_bytes=parse_bytes(quota) if quota else None,
     )
     if json:
@@ -128,7 +125,6 @@ def show(*, tokens: str, json: bool = False) -> None:
     json
         Print a JSON array, an element for each token.
     """
-    import time
     from pathlib import Path
 
     from spraydry.commands import terminal
@@ -149,7 +145,6 @@ def show(*, tokens: str, json: bool = False) -> None:
             for one in held
         )
         return
-    now = time.time()
     terminal.table(
         ("token", "rights", "made", "good until", "uploaded", "of"),
         [
@@ -157,14 +152,85 @@ def show(*, tokens: str, json: bool = False) -> None:
                 one.name,
                 "; ".join(map(_told, one.given)),
                 terminal.moment(one.made),
-                "expired" if one.expired(now) else terminal.moment(one.expires) if one.expires else "it is revoked",
+                _good_until(one),
                 terminal.size(used.get(one.name, 0)),
-                "any amount" if one.quota_bytes is None else terminal.size(one.quota_bytes),
+                _quota(one),
             )
             for one in held
         ],
         right=(4, 5),
     )
+
+
+@token.command(name="set")
+def change(
+    name: str,
+    /,
+    *,
+    tokens: str,
+    quota: str | None = None,
+    days: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Change how much may be uploaded with a token, or until when it is good.
+
+    What is not named stays as it is: its secret, its rights, and what was uploaded
+    with it so far, which counts.
+
+    For example:
+        spraydry token set cam --tokens t.json --quota 50G
+        spraydry token set guest --tokens t.json --days 30 --quota none
+
+    Parameters
+    ----------
+    name
+        The token.
+    tokens
+        The file of tokens.
+    quota
+        How many bytes may be uploaded with it in all, with what was before, such as 50G; none: any number.
+    days
+        After how many days from now it is no good any more; none: never.
+    dry_run
+        Only tell what would be changed.
+    json
+        Print one JSON document.
+    """
+    from pathlib import Path
+
+    import msgspec
+
+    from spraydry.commands import terminal
+    from spraydry.errors import UsageError
+    from spraydry.format.chunker import parse_bytes
+    from spraydry.web.guard import tokenfile, usage
+
+    changes: dict[str, int | None] = {}
+    if quota is not None:
+        changes["quota_bytes"] = None if quota == "none" else parse_bytes(quota)
+    if days is not None:
+        changes["expires"] = 0 if days == "none" else _days_from_now(days)
+    if not changes:
+        raise UsageError(f"say what to change: `spraydry token set {name} --tokens {tokens} --quota 50G`, or --help")
+    changed = tokenfile.change(
+        Path(tokens), name, lambda before: msgspec.structs.replace(before, **changes), dry_run=dry_run
+    )
+    uploaded_bytes = usage.read(Path(tokens)).get(name, 0)
+    if json:
+        terminal.print_json(
+            {
+                "name": name,
+                "expires": changed.expires or None,
+                "quota_bytes": changed.quota_bytes,
+                "uploaded_bytes": uploaded_bytes,
+                "dry_run": dry_run,
+            }
+        )
+    else:
+        would = "would be" if dry_run else "is"
+        uploaded = f"{terminal.size(uploaded_bytes)} of {_quota(changed)}"
+        terminal.line(f"{name} {would} good until {_good_until(changed)}; uploaded so far: {uploaded}")
 
 
 @token.command
@@ -209,6 +275,35 @@ def _more(text: str, repositories: tuple[str, ...]) -> Given:
         raise UsageError(f"--also {text}: write RIGHTS:root=PATTERN (or hoard, namespace), such as add:hoard=inbox")
     patterns = {f"{kind}s": check_patterns([pattern])}
     return tokenfile.Given(_sorted(parse_rights(rights)), repositories=repositories, **patterns)
+
+
+def _days_from_now(days: str | float) -> int:
+    """That time in seconds since 1970. Raises UsageError."""
+    import time
+    from contextlib import suppress
+
+    from spraydry.errors import UsageError
+
+    with suppress(ValueError):
+        if 0 < float(days) < 100_000:
+            return int(time.time() + float(days) * 86400)
+    raise UsageError("--days is how many days from now on it is good")
+
+
+def _good_until(one: Token) -> str:
+    import time
+
+    from spraydry.commands import terminal
+
+    if one.expired(time.time()):
+        return "expired"
+    return terminal.moment(one.expires) if one.expires else "it is revoked"
+
+
+def _quota(one: Token) -> str:
+    from spraydry.commands import terminal
+
+    return "any amount" if one.quota_bytes is None else terminal.size(one.quota_bytes)
 
 
 def _sorted(rights: frozenset[Right]) -> tuple[Right, ...]:

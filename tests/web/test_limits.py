@@ -19,10 +19,13 @@ import trio.testing
 
 from spraydry.actions.ingest import ingest
 from spraydry.cli import run
+from spraydry.errors import NotFound, UsageError
 from spraydry.format import frame as frames
 from spraydry.format.digest import digest
 from spraydry.repository.repository import Repository
+from spraydry.web.guard import tokenfile, usage
 from spraydry.web.guard.limits import Rates, TooMany
+from spraydry.web.guard.quotas import Quotas
 from tests.web.asking import Answer, ask, token
 from tests.web.serving import Running, serving
 
@@ -114,6 +117,13 @@ def test_bodies_that_are_too_large(tmp_path: Path, url: str) -> None:
         assert _put(server, _frame(b"small")).status in {200, 201, 204}
 
 
+def _until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_token_with_a_quota(tmp_path: Path, url: str) -> None:
     tokens = tmp_path / "tokens.json"
     secret = token(tokens, "limited", "list", "read", "add", quota_bytes=3000)
@@ -131,6 +141,70 @@ def test_a_token_with_a_quota(tmp_path: Path, url: str) -> None:
     with serving(tmp_path, "--tokens", str(tokens), SPRAYDRY_REPO=url) as server:
         assert _put(server, second, secret).status == 507, "it is remembered"
         assert _put(server, second, free).status in {200, 201, 204}
+
+
+def test_a_quota_that_is_changed_while_a_server_runs(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = tmp_path / "tokens.json"
+    secret = token(tokens, "limited", "add", quota_bytes=3000)
+    first, second, third, fourth = (_frame(random.randbytes(2000)) for _ in range(4))
+    taken = {200, 201, 204}
+
+    def told(*arguments: str) -> dict[str, object]:
+        assert run(["token", "set", "limited", "--tokens", str(tokens), "--json", *arguments]) == 0
+        return {**json.loads(capsys.readouterr().out)}
+
+    with serving(tmp_path, "--tokens", str(tokens), SPRAYDRY_REPO=url) as server:
+        assert _put(server, first, secret).status in taken
+        assert _put(server, second, secret).status == 507
+        assert told("--quota", "5000", "--dry-run")["quota_bytes"] == 5000
+        assert tokenfile.named(tokens, "limited").quota_bytes == 3000
+        said = told("--quota", "5000")
+        assert (said["name"], said["quota_bytes"], said["expires"], said["dry_run"]) == ("limited", 5000, None, False)
+        _until(lambda: _put(server, second, secret).status in taken)
+        refused = _put(server, third, secret)
+        assert refused.status == 507 and b"token set" in refused.body, "what came before it was raised counts"
+        assert told("--quota", "none")["quota_bytes"] is None
+        _until(lambda: _put(server, third, secret).status in taken)
+        assert _put(server, fourth, secret).status in taken
+        assert server.end() == 0
+    before = tokenfile.named(tokens, "limited")
+    used = usage.read(tokens)["limited"]
+    assert used > 8000, "also what came while it had no quota"
+    with serving(tmp_path, "--tokens", str(tokens), SPRAYDRY_REPO=url) as server:
+        assert told("--quota", "8000", "--days", "2")["uploaded_bytes"] == used
+        _until(lambda: _put(server, _frame(b"little"), secret).status == 507)
+    after = tokenfile.named(tokens, "limited")
+    assert (after.secret, after.given, after.made) == (before.secret, before.given, before.made)
+    assert 0 < after.expires - time.time() < 2.1 * 86400 and before.expires == 0
+
+
+def test_what_was_uploaded_is_written_down_when_it_can_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = tmp_path / "folder" / "tokens.json"
+    quotas = Quotas(tokens, None, [])
+    for _ in range(3):
+        upload = quotas.watch("one", None, 5)
+        assert upload is not None
+        upload.begin()
+        upload.end(True)
+        quotas.save()
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "once, though it is tried each time"
+    tokens.parent.mkdir()
+    quotas.save()
+    assert usage.read(tokens) == {"one": 15}
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--quota", ""], ["--quota", "many"], ["--days", "0"], ["--days", "nan"], ["--days", "soon"]]
+)
+def test_what_cannot_be_changed_of_a_token(tmp_path: Path, arguments: list[str]) -> None:
+    tokens = tmp_path / "tokens.json"
+    token(tokens, "one", "read")
+    before = tokens.read_bytes()
+    assert run(["token", "set", "one", "--tokens", str(tokens), *arguments]) == UsageError.exit_code
+    assert run(["token", "set", "other", "--tokens", str(tokens), "--quota", "1G"]) == NotFound.exit_code
+    assert tokens.read_bytes() == before
 
 
 def test_a_server_with_a_quota(tmp_path: Path, url: str) -> None:

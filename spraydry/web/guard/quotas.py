@@ -86,13 +86,15 @@ class Quotas:
         self._unsaved: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._held_bytes = 0
+        self._trouble = ""
 
     def watch(self, token: str, limit_bytes: int | None, declared_bytes: int) -> Upload | None:
-        """What counts a request; None where nothing limits it."""
+        """What counts a request; None where nothing limits it and nobody is told how much it was. What came with a
+        token counts also while it has no limit: it may get one."""
+        if not token and self._total_bytes is None:
+            return None
         if limit_bytes is None:
             self._limits.pop(token, None)
-            if self._total_bytes is None:
-                return None
         else:
             self._limits[token] = limit_bytes
         return Upload(self, token, declared_bytes)
@@ -101,7 +103,10 @@ class Quotas:
         """Let so much more be under way. Raises OverQuota."""
         limit = self._limits.get(token)
         if limit is not None and self._used.get(token, 0) + self._running.get(token, 0) + more_bytes > limit:
-            raise OverQuota(f"this token may upload {limit} bytes in all, and did {self._used.get(token, 0)}")
+            raise OverQuota(
+                f"this token may upload {limit} bytes in all, and did {self._used.get(token, 0)}: whoever runs the"
+                " server can give it more with `spraydry token set`"
+            )
         coming_bytes = sum(self._running.values()) + more_bytes
         if self._total_bytes is not None and self._held_bytes + coming_bytes > self._total_bytes:
             raise OverQuota(f"this server keeps at most {self._total_bytes} bytes: ask whoever runs it for room")
@@ -150,8 +155,11 @@ class Quotas:
         try:
             used = usage.change(self._tokens, unsaved)
         except SprayDryError as error:
-            log.warning("%s", error)
+            if self._trouble != str(error):  # it is tried every two seconds
+                self._trouble = str(error)
+                log.warning("what was uploaded is counted only until this server ends: %s", error)
             for name, number in unsaved.items():
                 self._unsaved[name] = self._unsaved.get(name, 0) + number
             return
+        self._trouble = ""
         self._used = {name: number + self._unsaved.get(name, 0) for name, number in used.items()}

@@ -8,8 +8,8 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import msgspec
@@ -111,6 +111,18 @@ def add(
         if usage.place(path).exists():
             usage.change(path, {}, forget=name)  # of one that had the name before
     return token, secret
+
+
+def change(path: Path, name: str, changed: Callable[[Token], Token], *, dry_run: bool = False) -> Token:
+    """Let a token be as `changed` makes it, with the secret it has; servers heed that as they do a new one. What it is
+    then, or with `dry_run` would be. Raises NotFound, SprayDryError, and what `changed` does."""
+    with nullcontext() if dry_run else _changing(path):
+        held, before = read(path), named(path, name)
+        after = changed(before)
+        if not dry_run:
+            tokens = tuple(after if one == before else one for one in held.tokens)
+            _write(path, msgspec.structs.replace(held, tokens=tokens))
+    return after
 
 
 def revoke(path: Path, name: str) -> Token:
