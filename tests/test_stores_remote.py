@@ -178,8 +178,9 @@ def test_a_member_goes_away_in_the_middle(
     place, local = remote.place(), f"dir:{tmp_path}/local"
     monkeypatch.setenv("SPRAYDRY_REPO", local)
     spraydry("init", f"dir:{tmp_path}/other")
+    spraydry("store", "set", "other", "--weight", "9")  # whatever salts frames have: there is enough to be moved
     spraydry("ingest", source)
-    spraydry("store", "add", place, "--name", "far")
+    spraydry("store", "add", place, "--name", "far", "--weight", "90")
     words = {
         "heal": ("heal", "--json"),
         "rebalance": ("store", "rebalance", "--json"),
@@ -189,7 +190,6 @@ def test_a_member_goes_away_in_the_middle(
     if verb == "heal":
         spraydry("store", "copies", "3")
     elif verb == "drain-remote":
-        spraydry("store", "set", "far", "--weight", "9")
         spraydry("store", "rebalance")
     elif verb == "drain-local":
         spraydry("store", "set", "far", "--weight", "1000")
