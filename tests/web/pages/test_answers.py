@@ -95,6 +95,12 @@ def test_other_orders_than_by_name(site: str) -> None:
     assert rows(get(site, "/photos@v3/?by=size")[2])[0] == "/photos@v3/brittany/"
 
 
+def test_what_did_not_shrink_is_not_called_smaller(site: str) -> None:
+    assert "× smaller" in get(site, "/-/view/toolbox@v2/format/digest.py")[2]
+    noise = get(site, "/-/view/toolbox@v2/blob.bin")[2]
+    assert "Takes about" in noise and "smaller" not in noise
+
+
 def test_every_page_says_what_browsers_may_do(site: str) -> None:
     for path in ("/", "/photos@v3/", "/-/search?q=x", "/-/nothing", "/photos@v9/"):
         _, headers, html = get(site, path)

@@ -237,3 +237,15 @@ def test_links_and_amounts_on_phones_stay_in_one_piece(site: str, chromium: Brow
                 ".filter((e) => e.getClientRects().length > 1 || e.offsetHeight > 60).map((e) => e.textContent)"
             )
             assert torn == [], path
+
+
+def test_totals_fit_on_phones(site: str, chromium: Browser) -> None:
+    with page_of(chromium, **MODES["phone"]) as (page, _said):
+        for pair, others in (("from=photos@v1&to=photos@v3", ["Others"]), ("from=toolbox@v1&to=toolbox@v2", [])):
+            page.goto(f"{site}/-/compare?{pair}")
+            wide = page.evaluate(
+                "[...document.querySelectorAll('.scroll')].map((e) => [e.scrollWidth, e.clientWidth])"
+                ".filter(([inner, outer]) => inner > outer)"
+            )
+            assert wide == [], pair
+            assert page.locator(".totals thead").inner_text().split() == ["Files", "Folders", *others, "Size"]
