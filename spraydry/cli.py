@@ -16,6 +16,9 @@ from spraydry.commands import NOT_VERBS, session, terminal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
+
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
@@ -118,6 +121,7 @@ def build() -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=(), show_default=False),
         group_commands=Group("Verbs", sort_key=0),
+        help_formatter=_draw_table,
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
@@ -129,6 +133,19 @@ def build() -> App:
     for name, place in verbs().items():
         app.command(place, name=name)
     return app
+
+
+def _draw_table(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+    """A table of a help, as it is by default, but for texts that are broken to the width of the source: these are
+    broken once, to that of the table."""
+    from cyclopts.help import DefaultFormatter
+    from rich.text import Text
+
+    for entry in panel.entries:
+        text = getattr(entry.description, "primary_renderable", None)
+        if isinstance(text, Text):
+            text.plain = " ".join(text.plain.split("\n"))
+    DefaultFormatter()(console, options, panel)
 
 
 def _names_verb(arguments: Sequence[str]) -> bool:

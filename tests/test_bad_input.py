@@ -223,6 +223,10 @@ def test_unprivileged_reader(filled: str, spray: Run) -> None:
         code, out, err = as_user(NOBODY, ["ls", "--repo", path])
         assert code == 7 and err.count("\n") == 1 and not out
         assert sorted(os.listdir(folder)) == ["r.sqlite"]
+        os.chmod(folder, 0o700)  # whether it is there cannot be seen then
+        for verb in (["ls"], ["ingest", "/etc/hostname"], ["ingest", "--dry-run", "/etc/hostname"]):
+            failed(as_user(NOBODY, [*verb, "--repo", path]), 7, path, "no permission")
+        failed(as_user(NOBODY, ["put", path, "h/k", "--repo", "memory:"]), 1, path, "Permission denied")
 
 
 @pytest.mark.parametrize("size", ["12Q", "", "-1", "1e99", "K", "64 furlongs", "nan", "inf"])

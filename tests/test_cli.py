@@ -90,6 +90,14 @@ def test_help_of_a_verb_fits_and_has_examples(spray: Run, monkeypatch: pytest.Mo
     assert not [line for line in lines if line.startswith("│ --json  ") and line.rstrip("│ ").endswith("--json")]
 
 
+def test_help_of_options_fills_its_lines(spray: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = spray("token", "add", "--help")[1]
+    lines = [line.strip("│ ") for line in out.splitlines()]
+    assert "as 20G. What is deleted gives nothing back, for what" in lines
+    assert "is stored once may be of many: a token that has used" in lines
+
+
 def test_help_documents_every_exit_code(spray: Run) -> None:
     out = spray("--help")[1]
     kinds = [errors.SprayDryError]

@@ -228,7 +228,7 @@ def test_verify_and_heal_look_behind_a_cache(home: Path, spraydry: Run, source: 
     assert [one["frame"] for one in json.loads(out)["damaged_frames"]] == [frame.name]
     frame.write_bytes(whole)
     spraydry("verify")
-    spraydry("store", "set", "main", "--weight", "1")
+    spraydry("store", "weight", "main", "1")
     spraydry("store", "copies", "2")
     spraydry("heal")
     assert (home / "a" / frame.relative_to(home / "b")).read_bytes() == whole

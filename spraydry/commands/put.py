@@ -105,8 +105,12 @@ def _source(file: str) -> Source:
 
     if file == "-":
         return sys.stdin.buffer
-    if not os.path.exists(file):
-        raise PathNotFound(f"{terminal.printable(os.fsencode(file))}: no such file")
+    try:
+        os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise PathNotFound(f"{terminal.printable(os.fsencode(file))}: no such file") from None
+    except OSError:
+        pass  # opening it says why
     return file
 
 

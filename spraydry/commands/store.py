@@ -183,6 +183,29 @@ def change(
 
 
 @store.command
+def weight(store: str, weight: float, /, *, dry_run: bool = False, json: bool = False) -> None:
+    """Set a store's share of new frames, as `set --weight` does.
+
+    For example:
+        spraydry store weight disk2 3
+
+    Parameters
+    ----------
+    store
+        The store, by its name.
+    weight
+        Its share, beside the weights of the others; 0: it gets nothing new, and is still read.
+    dry_run
+        Only tell what would be changed.
+    json
+        Print one JSON document: the list of stores as it is then.
+    """
+    from spraydry.actions.stores import with_options
+
+    _change(lambda repository: with_options(repository, store, {"weight": weight}), dry_run, json)
+
+
+@store.command
 def copies(
     number: int | None = None,
     /,

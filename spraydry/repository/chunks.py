@@ -81,7 +81,8 @@ class Chunks(Indexed):
                 f"chunk {name.hex()} may be on {', '.join(self.store.silent)}, which does not answer"
             )
         if not tried:
-            raise ChunkNotFound(f"chunk {name.hex()} is in no frame of {self.url}")
+            known = f"chunk {name.hex()} is in no frame of {self.url}"
+            raise ChunkNotFound(known, ": `spraydry repair` tells whether it can be had")
         if waiting is not None:
             raise waiting
         reasons = "; ".join(f"frame {found.hex()}: {reason}" for found, reason in tried.items())

@@ -99,7 +99,7 @@ def test_what_is_written_is_read(url: str) -> None:
         with Repository.open(url, read_only=read_only) as repository:
             assert repository.read_only == read_only
             assert read_all(repository, wanted)
-            with pytest.raises(ChunkNotFound):
+            with pytest.raises(ChunkNotFound, match=r"in no frame of .*: `spraydry repair` tells"):
                 repository.read_chunk(digest(b"missing"))
 
 

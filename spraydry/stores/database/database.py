@@ -23,6 +23,16 @@ _VACUUM_PAGES = 256
 Row = tuple[Any, ...]
 
 
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise StoreError(f"{path} cannot be opened: no permission to look into its folder") from None
+    except OSError:
+        return False
+    return True
+
+
 class Database:
     """One SQLite file: connections for reading, as many as threads read at once, and one for writing, taken in turn.
 
@@ -40,7 +50,7 @@ class Database:
         self._writer: apsw.Connection | None = None
         self._immutable = False
         self._closed = False
-        if not os.path.exists(self.path):
+        if not _is_there(self.path):
             if not create:
                 raise StoreNotFound(f"there is no repository at {path}: `spraydry ingest DIR` makes one")
             make_private_file(self.path)
