@@ -121,7 +121,7 @@ def build() -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=(), show_default=False),
         group_commands=Group("Verbs", sort_key=0),
-        help_formatter=_draw_table,
+        help_formatter=_HelpTables(),
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
@@ -135,17 +135,24 @@ def build() -> App:
     return app
 
 
-def _draw_table(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
-    """A table of a help, as it is by default, but for texts that are broken to the width of the source: these are
-    broken once, to that of the table."""
-    from cyclopts.help import DefaultFormatter
-    from rich.text import Text
+class _HelpTables:
+    """Draws help as it is drawn by default, but for texts in tables that are broken to the width of the source: these
+    are broken once, to that of the table. What it takes is imported when help is drawn."""
 
-    for entry in panel.entries:
-        text = getattr(entry.description, "primary_renderable", None)
-        if isinstance(text, Text):
-            text.plain = " ".join(text.plain.split("\n"))
-    DefaultFormatter()(console, options, panel)
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        from cyclopts.help import DefaultFormatter
+        from rich.text import Text
+
+        for entry in panel.entries:
+            text = getattr(entry.description, "primary_renderable", None)
+            if isinstance(text, Text):
+                text.plain = " ".join(text.plain.split("\n"))
+        DefaultFormatter()(console, options, panel)
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
+        from cyclopts.help import DefaultFormatter
+
+        DefaultFormatter().render_usage(console, options, usage)
 
 
 def _names_verb(arguments: Sequence[str]) -> bool:

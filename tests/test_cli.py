@@ -83,6 +83,7 @@ def test_help_of_a_verb_fits_and_has_examples(spray: Run, monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", "80")
     lines = spray(verb, "--help")[1].splitlines()
     assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"Usage: spraydry {verb} ")
     examples = [line for line in lines[lines.index("For example:") :] if line.startswith(f"    spraydry {verb}")]
     assert examples
     prose = _told(cli.verbs()[verb]).partition("\n\n")[2].partition("Parameters\n")[0].splitlines()
@@ -451,6 +452,26 @@ def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     lines = shown["lines"].splitlines()
     assert len(lines) == 3 and lines[0].startswith("spraydry: reading: 4 of 24 files, 4.0 MiB of 24.0 MiB, ")
     assert lines[1].endswith(" left)") and shown["json"] == "spraydry: something happened\n"
+
+
+@pytest.mark.parametrize(
+    ("done", "text"),
+    [
+        (Done("sampling"), "sampling"),
+        (Done("marking", 3, 0, 14, counted="versions"), "marking: 3 of 14 versions"),
+        (Done("checking versions", 9, 2048, counted="entries"), "checking versions: 9 entries, 2.0 KiB"),
+        (Done("deleting", 0, 0, None, 2048), "deleting: 0 B of 2.0 KiB"),
+    ],
+)
+def test_progress_names_what_it_counts_and_nothing_else(monkeypatch: pytest.MonkeyPatch, done: Done, text: str) -> None:
+    clock, stream = [100.0], io.StringIO()
+    monkeypatch.setattr("spraydry.commands.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("spraydry.commands.progress._LINE_EVERY_S", 5.0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress() as progress:
+        clock[0] += 6.0
+        progress(done)
+    assert stream.getvalue() == f"spraydry: {text}\n"
 
 
 def test_short_work_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ class Contents:
                         self._begin(number, path, place, new)
                 looked += 1
                 if not looked % _TOLD_EVERY:
-                    progress(Done("looking through versions", looked))
+                    progress(Done("looking through versions", looked, counted="entries"))
                     if self._enough():
                         break
             else:

@@ -132,5 +132,5 @@ def beside(repository: Repository, top: Entry, paths: Collection[bytes]) -> Iter
 def _told(names: Iterator[bytes], report: Report) -> Iterator[bytes]:
     for count, name in enumerate(names):
         if count % 1000 == 0:
-            report(Done("counting", count))
+            report(Done("counting", count, counted="chunks"))
         yield name

@@ -196,7 +196,7 @@ class _Forgetting:
         """The versions without the path; what they need is stored."""
         proposals = []
         for number, names in enumerate(holders):
-            progress(Done("taking it out", number, total_files=len(holders)))
+            progress(Done("taking it out", number, total_files=len(holders), counted="versions"))
             proposals.append(self._proposal(names[0]))
         self._writer.finish()
         return proposals

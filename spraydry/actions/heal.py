@@ -64,6 +64,6 @@ def _spread(repository: Repository) -> Spread:
 def _told(progress: Report) -> spreads.Report:
     def report(done: Healed) -> None:
         total = round(done.checked / done.fraction) if done.fraction > 0.001 else None
-        progress(Done("looking at copies", done.checked, done.copied_bytes, total))
+        progress(Done("looking at copies", done.checked, done.copied_bytes, total, counted="values"))
 
     return report

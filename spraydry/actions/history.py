@@ -46,7 +46,7 @@ def history(repository: Repository, address: str, progress: Report = unheard) ->
         before = way[-1] if len(way) > len(parts) else None
         way = _way(repository, version.record.entry, parts, way)
         after = way[-1] if len(way) > len(parts) else None
-        progress(Done("looking through versions", number, 0, len(versions)))
+        progress(Done("looking through versions", number, 0, len(versions), counted="versions"))
         if event := _event(version, before, after):
             seen = True
             yield event

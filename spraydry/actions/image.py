@@ -83,7 +83,9 @@ def make_image(
                     Addresses(),
                     slots=device_slots(total.blocks),
                     uuid=digest(encode_entry(found.entry))[:16],
-                    tick=lambda inodes: progress(Done("making the image", inodes, total_files=total.inodes)),
+                    tick=lambda inodes: progress(
+                        Done("making the image", inodes, total_files=total.inodes, counted="entries")
+                    ),
                 )
                 file.seek(image.size)
                 file.write(_digest(file.name, image.size))

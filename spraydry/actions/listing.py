@@ -55,7 +55,7 @@ def ordered(tree: Tree, by: str, most: int, skip: int = 0, report: Report = unhe
         for entry, _ in tree.entries():
             counted += 1
             if counted % _TOLD_EVERY == 0:
-                report(Done("sorting", counted))
+                report(Done("sorting", counted, counted="entries"))
             yield entry
 
     key = size_of if by == SIZE else _time_of

@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 
 class Done(NamedTuple):
-    """A state of work: `phase` in words (`reading`), what is done and what there is in all; None where unknown."""
+    """A state of work: `phase` in words (`reading`), what is done and what there is in all; None where unknown. `files`
+    may be others than files: `counted` says what, as a plural."""
 
     phase: str
     files: int = 0
     bytes: int = 0
     total_files: int | None = None
     total_bytes: int | None = None
+    counted: str = "files"
 
 
 # Called often, from the thread that runs the action; cheap to call, since who listens decides what to show.

@@ -121,5 +121,5 @@ def _direct(repository: Repository, found: Found, most: int) -> int:
 def _told(names: Iterator[bytes], report: Report) -> Iterator[bytes]:
     for count, name in enumerate(names):
         if count % 1000 == 0:
-            report(Done("counting", count))
+            report(Done("counting", count, counted="chunks"))
         yield name

@@ -43,7 +43,7 @@ def spread(repository: Repository, entry: Entry, most_chunks: int, report: Repor
     dictionaries: set[bytes] = set()
     whole = True
     while batch := list(islice(following, _TOGETHER)):
-        report(Done("locating", counted))
+        report(Done("locating", counted, counted="chunks"))
         if counted >= most_chunks:
             whole = False
             break

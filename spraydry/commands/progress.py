@@ -71,17 +71,18 @@ class Progress:
             terminal.warn(self._text(done, now))
 
     def _text(self, done: Done, now: float) -> str:
-        parts = [done.phase + ":"]
+        parts = []
         if done.files or done.total_files:
             of = f" of {done.total_files:,}" if done.total_files else ""
-            parts.append(f"{done.files:,}{of} files,")
-        of = f" of {terminal.size(done.total_bytes)}" if done.total_bytes else ""
-        parts.append(f"{terminal.size(done.bytes)}{of},")
-        rate = (done.bytes - self._phase_first) / max(now - self._phase_started, 1e-3)
-        parts.append(f"{terminal.size(rate)}/s")
-        if (left := self._left_s(done, now)) is not None:
-            parts.append(f"({terminal.duration(left)} left)")
-        return " ".join(parts)
+            parts.append(f"{done.files:,}{of} {done.counted}")
+        if done.bytes or done.total_bytes:
+            of = f" of {terminal.size(done.total_bytes)}" if done.total_bytes else ""
+            parts.append(f"{terminal.size(done.bytes)}{of}")
+            if (more := done.bytes - self._phase_first) > 0:
+                parts.append(f"{terminal.size(more / max(now - self._phase_started, 1e-3))}/s")
+        left = self._left_s(done, now)
+        said = f"{done.phase}: {', '.join(parts)}" if parts else done.phase
+        return said if left is None else f"{said} ({terminal.duration(left)} left)"
 
     def _left_s(self, done: Done, now: float) -> float | None:
         spent = now - self._phase_started

@@ -118,11 +118,12 @@ def _all_or_none(hoard: Hoard, files: list[str], keys: list[str], new: bool) -> 
     from spraydry.actions.progress import Done
     from spraydry.commands.progress import Progress
 
-    done = []
+    done, size = [], 0
     with Progress() as progress, hoard.transaction() as change:
         for count, (file, key) in enumerate(zip(files, keys, strict=True), 1):
             done.append(change.put(file, key, new=new))
-            progress(Done("putting", count, sum(one.size for one in done[-1:]), len(files)))
+            size += done[-1].size
+            progress(Done("putting", count, size, len(files)))
     return done
 
 

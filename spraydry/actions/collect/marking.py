@@ -26,10 +26,10 @@ def mark_versions(
     for at, (slot, record) in enumerate(versions.items()):
         names = chunks_of(repository, record.entry, record.links, marks.unwalked)
         try:
-            marks.add(_told(names, report, at, len(versions)))
+            marks.add(_told(names, report, Done("marking", at, 0, len(versions), counted="versions")))
         except (NotFound, CorruptData) as error:
             raise unreadable(repository, slot, error) from None
-    report(Done("marking", len(versions), 0, len(versions)))
+    report(Done("marking", len(versions), 0, len(versions), counted="versions"))
 
 
 def mark_hoards(repository: Repository, marks: Marks, views: Mapping[str, View], report: Report = unheard) -> None:
@@ -37,7 +37,7 @@ def mark_hoards(repository: Repository, marks: Marks, views: Mapping[str, View],
     for at, (hoard, view) in enumerate(views.items()):
         names = chunks_of_hoard(repository, view, marks.unwalked)
         try:
-            marks.add(_told(names, report, at, len(views)))
+            marks.add(_told(names, report, Done("marking", at, 0, len(views), counted="hoards")))
         except (NotFound, CorruptData) as error:
             raise CorruptData(
                 f"nothing is collected: what the hoard {hoard} needs cannot be told ({error}); `spraydry repair` first"
@@ -72,8 +72,8 @@ def mark_removed(repository: Repository, marks: Marks, versions: Mapping[int, Ve
             continue
 
 
-def _told(names: Iterable[bytes], report: Report, at: int, versions: int) -> Iterator[bytes]:
+def _told(names: Iterable[bytes], report: Report, done: Done) -> Iterator[bytes]:
     for count, name in enumerate(names):
         if count % _TOLD_EVERY == 0:
-            report(Done("marking", at, 0, versions))
+            report(done)
         yield name

@@ -45,7 +45,7 @@ class Plan:
                 if len(stored.name) == 64:
                     yield bytes.fromhex(stored.name), stored.size
                 if count % 1000 == 0:
-                    self._report(Done("listing", count))
+                    self._report(Done("listing", count, counted="frames"))
 
         self._marks.note_stored(listed())
 

@@ -171,7 +171,7 @@ class Theatre:
         for path, entry in tops:
             for found in self.surgery.walk(entry, path):
                 self._walked += 1
-                self._report(Done("looking for hardlinks", self._walked))
+                self._report(Done("looking for hardlinks", self._walked, counted="entries"))
                 yield found
 
     def _alone(self, root: Entry, paths: Iterator[bytes]) -> Entry:

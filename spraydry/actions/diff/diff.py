@@ -43,7 +43,7 @@ def diff(repository: Repository, before: Side, after: Side, progress: Report = u
 
     def pairs(phase: str) -> Iterator[Pair]:
         for number, pair in enumerate(compare(before.entry, after.entry, repository.page, repository.page), 1):
-            progress(Done(phase, number))
+            progress(Done(phase, number, counted="entries"))
             one = pair.after or pair.before
             alone = not pair.path and one is not None and one.kind != DIRECTORY
             yield pair._replace(path=after.name) if alone else pair

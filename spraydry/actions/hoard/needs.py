@@ -63,5 +63,5 @@ def _short(repository: Repository, chunks: Iterable[bytes], number: int, report:
             if not any(info is not None and copies.of_class(info.frame_class) >= number for _, info in held):
                 frames.update(frame for frame, info in held if info is not None)
         done += len(some)
-        report(Done("looking through hoards", done))
+        report(Done("looking through hoards", done, counted="chunks"))
         yield from frames

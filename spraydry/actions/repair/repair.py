@@ -214,12 +214,12 @@ def _mend(
     The originals are searched for all that is missing at once; a manifest that was had names more to look for.
     """
     specs = sorted({DEFAULT_SPEC, *(version.record.spec for version in _versions(repository))})
-    files = size = 0
+    entries = size = 0
 
     def looked(file_bytes: int) -> None:
-        nonlocal files, size
-        files, size = files + 1, size + file_bytes
-        report(Done("checking versions", files, size))
+        nonlocal entries, size
+        entries, size = entries + 1, size + file_bytes
+        report(Done("checking versions", entries, size, counted="entries"))
 
     while True:
         checker = TreeChecker(mended, False, _MOST_TOLD, looked)

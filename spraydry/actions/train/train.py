@@ -142,7 +142,7 @@ def train(
     changes: dict[str, bytes | None] = {}
     chosen: list[Dictionary] = []
     for done, name in enumerate(wanted):
-        report(Done(f"training {name}", done, total_files=len(wanted)))
+        report(Done(f"training {name}", done, total_files=len(wanted), counted="classes"))
         held = held_out.get(name) or framed(apart[name])
         samples = read_samples(repository, lots.pop(name), held)
         gains[name], best = _judge(repository, gains[name], held, samples, size_bytes, outside.get(name, 0))

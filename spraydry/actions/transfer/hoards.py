@@ -129,7 +129,7 @@ def transfer_keys(
         else:
             _send(source, target, part, view, contents, done)
         count, after = count + len(part), part[-1].key
-        report(Done(f"copying {hoard}", count, done.sent_bytes, done.keys + done.updated))
+        report(Done(f"copying {hoard}", count, done.sent_bytes, done.keys + done.updated, counted="keys"))
 
 
 def _send(

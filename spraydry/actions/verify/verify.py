@@ -213,13 +213,13 @@ def _noted(notes: _Notes, following: Iterator[CheckedFrame]) -> Iterator[Checked
 
 
 def _versions(repository: Repository, result: Verified, bad: BadFrames, hash_files: bool, report: Report) -> None:
-    files = size = 0
+    entries = size = 0
 
     def looked(file_bytes: int) -> None:
-        nonlocal files, size
-        files += 1
+        nonlocal entries, size
+        entries += 1
         size += file_bytes
-        report(Done("checking versions", files, size))
+        report(Done("checking versions", entries, size, counted="entries"))
 
     checker = TreeChecker(Sound(repository, bad), hash_files, MAX_TOLD, looked)
     done: set[int] = set()
