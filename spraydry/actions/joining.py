@@ -13,7 +13,7 @@ from spraydry.repository.configuration import Configuration, StoreEntry, check, 
 from spraydry.repository.members import replace_log
 from spraydry.repository.opening import CONFIG_FORMAT, STORES, Config, read_config, write_config
 from spraydry.repository.repository import Repository
-from spraydry.stores.base import NAMESPACES, Store, open_store
+from spraydry.stores.base import NAMESPACES, Store, open_store, split_options
 
 _LOCAL = {"", "sqlite", "dir", "segment"}
 
@@ -21,7 +21,12 @@ _LOCAL = {"", "sqlite", "dir", "segment"}
 def absolute(url: str) -> str:
     """A URL that means the same from every folder."""
     scheme, path, options = _parts(url)
-    return url if path is None else f"{scheme or 'sqlite'}:{os.path.abspath(path)}{options}"
+    if path is None:
+        return url
+    path = os.path.abspath(path)
+    if scheme == "segment" and split_options(path)[1]:
+        path += "/"
+    return f"{scheme or 'sqlite'}:{path}{options}"
 
 
 def _parts(url: str) -> tuple[str, str | None, str]:
@@ -31,8 +36,8 @@ def _parts(url: str) -> tuple[str, str | None, str]:
     if scheme not in _LOCAL:
         return scheme, None, ""
     rest = url[match.end() :].removeprefix("//") if match else url
-    path, question, options = rest.partition("?") if scheme == "segment" else (rest, "", "")
-    return scheme, path, question + options
+    path, options = split_options(rest) if scheme == "segment" else (rest, "")
+    return scheme, path, options
 
 
 def check_place(entry: StoreEntry, others: Iterable[StoreEntry]) -> None:

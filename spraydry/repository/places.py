@@ -6,7 +6,7 @@ import os
 
 from spraydry.errors import StoreUnavailable
 from spraydry.format.digest import digest
-from spraydry.stores.base import Store
+from spraydry.stores.base import Store, split_options
 
 _FOLDERS = ("dir:", "segment:")
 
@@ -17,7 +17,10 @@ def _note(url: str) -> str | None:
     if scheme is None:
         return None
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    path = os.path.abspath(url[len(scheme) :].removeprefix("//").partition("?")[0])
+    path = url[len(scheme) :].removeprefix("//")
+    if scheme == "segment:":
+        path, _ = split_options(path)
+    path = os.path.abspath(path)
     return os.path.join(state, "spraydry", "places", digest(os.fsencode(path)).hex()[:32])
 
 

@@ -25,6 +25,7 @@ _TRASH = {namespace: namespace + "~" for namespace in NAMESPACES}
 _PLACES = {*NAMESPACES, *_TRASH.values()}
 NAME_PATTERN = r"^[a-z0-9_][a-z0-9._-]{0,199}$"
 _NAME = re.compile(NAME_PATTERN)
+_OPTIONS = re.compile(r"\?(?=[^/?]*=)[^/?]*\Z")
 # Schemes that share a backend: the file is called after the first of them.
 _ALIASES = {"gs": "s3", "az": "s3", "https": "http", "postgres": "postgresql"}
 
@@ -238,6 +239,13 @@ def cut(value: bytes, start: int, length: int | None) -> bytes:
     """The part of a whole value that `Store.get` is to give."""
     start = max(start + len(value), 0) if start < 0 else start
     return value[start : None if length is None else start + length]
+
+
+def split_options(rest: str) -> tuple[str, str]:
+    """The path in a URL behind its scheme, and the options `?NAME=VALUE&...` at its end, with the `?` (or nothing). A
+    path that ends like options itself is written with a slash behind it."""
+    match = _OPTIONS.search(rest)
+    return (rest[: match.start()], match[0]) if match else (rest, "")
 
 
 def open_store(url: str, *, create: bool = False, read_only: bool = False) -> Store:

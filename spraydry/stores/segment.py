@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 
-from spraydry.errors import ValueNotFound
+from spraydry.errors import UsageError, ValueNotFound
 from spraydry.format.chunker import parse_bytes
 from spraydry.segments.reserve import room
 from spraydry.segments.segments import Segments
-from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range, is_key
+from spraydry.stores.base import Stat, Store, Stored, check_key, check_namespace, check_range, is_key, split_options
 
-_OPTION = "(?:max_file_size|max_files|index_memory)=[0-9A-Za-z.]+"
-_OPTIONS = re.compile(rf"\?({_OPTION}(?:&{_OPTION})*)$")
+_OPTIONS = ("max_file_size", "max_files", "index_memory")
 
 
 class SegmentStore(Store):
@@ -83,12 +81,18 @@ class SegmentStore(Store):
 
 
 def open_store(rest: str, *, scheme: str, create: bool, read_only: bool) -> SegmentStore:
-    """The store in the folder at path `rest`."""
-    options = {}
-    if match := _OPTIONS.search(rest):
-        rest = rest[: match.start()]
-        options = {name: parse_bytes(value) for name, value in (part.split("=") for part in match[1].split("&"))}
-    return SegmentStore(Segments(rest, create=create, read_only=read_only, **options))
+    """The store in the folder at `PATH[?NAME=VALUE&...]`. Raises UsageError for an option that is none."""
+    path, told = split_options(rest)
+    options: dict[str, int] = {}
+    for word in told[1:].split("&") if told else ():
+        name, _, value = word.partition("=")
+        if name not in _OPTIONS:
+            raise UsageError(
+                f"{scheme}: has no option {word!r}: there are {', '.join(_OPTIONS)} (a path that ends in {told!r} is"
+                " written with a / behind it)"
+            )
+        options[name] = parse_bytes(value)
+    return SegmentStore(Segments(path, create=create, read_only=read_only, **options))
 
 
 def _key(namespace: str, name: str) -> bytes:
