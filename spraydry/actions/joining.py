@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -38,6 +39,17 @@ def _parts(url: str) -> tuple[str, str | None, str]:
     rest = url[match.end() :].removeprefix("//") if match else url
     path, options = split_options(rest) if scheme == "segment" else (rest, "")
     return scheme, path, options
+
+
+def check_folder(url: str) -> None:
+    """Raises UsageError where the folder is not there in which something new on this machine would lie."""
+    path = _parts(url)[1]
+    folder = os.path.dirname(os.path.abspath(path or ""))
+    if path is not None and not os.path.isdir(folder):
+        raise UsageError(
+            f"there is no folder {folder} for {url}: is it written right, and its disk mounted? else"
+            f" `mkdir -p {shlex.quote(folder)}` first"
+        )
 
 
 def check_place(entry: StoreEntry, others: Iterable[StoreEntry]) -> None:

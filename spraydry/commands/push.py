@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spraydry.repository.repository import Repository
+
 
 def push(
     remote: str,
@@ -18,7 +23,8 @@ def push(
 
     Only what is missing there is sent. Each version is there as soon as it is
     whole, the oldest first: what was sent before an interruption counts the next
-    time. The other repository is made where there is none.
+    time. The other repository is made where there is none, in a folder that is
+    there.
 
     A key of a hoard that names something else there is replaced if that is what it
     once named here, and stays if it came after what it names here; if neither knows
@@ -51,19 +57,12 @@ def push(
     """
     from spraydry.actions.transfer import check, transfer
     from spraydry.commands.progress import Progress
-    from spraydry.commands.session import open_other, open_repository
+    from spraydry.commands.session import open_repository
     from spraydry.commands.transferring import tell
-    from spraydry.errors import StoreNotFound
 
     with open_repository(read_only=dry_run) as repository, Progress(quiet=json) as progress:
         check(repository, versions, root, hoard or ())  # before anything is made there
-        try:
-            other = open_other(remote, create=not dry_run, read_only=dry_run, limit=limit)
-        except StoreNotFound:
-            if not dry_run:
-                raise
-            other = open_other("memory:", create=True)
-        with other:
+        with _target(remote, limit, dry_run) as other:
             done = transfer(
                 repository,
                 other,
@@ -75,3 +74,23 @@ def push(
                 report=progress,
             )
     tell(done, "sent", "there", dry_run, json)
+
+
+def _target(remote: str, limit: str | None, dry_run: bool) -> Repository:
+    """The other repository; where there is none a new one, or for a dry run one that is nowhere."""
+    from spraydry.actions.joining import check_folder
+    from spraydry.commands import terminal
+    from spraydry.commands.session import open_other
+    from spraydry.errors import NotARepository, StoreNotFound
+
+    try:
+        return open_other(remote, read_only=dry_run, limit=limit)
+    except StoreNotFound:
+        check_folder(remote)
+    except NotARepository:  # perhaps it was begun and not ended
+        if dry_run:
+            raise
+        return open_other(remote, create=True, limit=limit)
+    other = open_other("memory:", create=True) if dry_run else open_other(remote, create=True, limit=limit)
+    terminal.warn(f"there was no repository at {remote}: a new one {'would be' if dry_run else 'is'} made")
+    return other

@@ -96,8 +96,10 @@ def test_what_cannot_be_bundled(
         bundle(repository, path, ["r"], having=target)
     with pytest.raises(VersionNotFound):
         bundle(repository, path, ["r@v7"])
-    with pytest.raises(SprayDryError, match=r"cannot be made|No such file"):
+    with pytest.raises(UsageError, match="there is no folder /proc/nowhere"):
         bundle(repository, "/proc/nowhere/x.bundle", ["r"])
+    with pytest.raises(SprayDryError, match=r"cannot be made|No such file"):
+        bundle(repository, "/proc/x.bundle", ["r"])
     assert bundle(repository, path, ["r"], dry_run=True).file_bytes is None
     assert not os.path.exists(path)
     Path(path).write_text("mine")

@@ -11,8 +11,10 @@ import pytest
 
 from spraydry.actions.transfer import transfer
 from spraydry.actions.transfer.send import Sender
+from spraydry.errors import NotARepository
 from spraydry.repository.leases import heeded
 from spraydry.repository.repository import Repository
+from spraydry.stores.base import open_store
 from tests.repositories import Run, caller, check, filled_source
 from tests.transfer.reading import check_same, place
 from tests.versions import make_version
@@ -38,6 +40,30 @@ def tree(tmp_path: Path, spray: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
 def told(spray: Run, *words: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(spray(*words, "--json")[1])
     return found
+
+
+@pytest.mark.parametrize("scheme", ["", "sqlite:", "dir:", "segment:"])
+def test_a_push_to_where_there_is_no_folder(spray: Run, tree: Path, scheme: str) -> None:
+    for more in ((), ("--dry-run",)):
+        err = spray("push", f"{scheme}usbb/there", *more, code=2)[2]
+        assert f"there is no folder {tree.parent}/usbb for {scheme}usbb/there" in err and "mkdir -p" in err
+    assert not os.path.exists("usbb")
+    os.mkdir("usbb")
+    foretold, done = (spray("push", f"{scheme}usbb/there", *more)[2] for more in (("--dry-run",), ()))
+    assert f"there was no repository at {scheme}usbb/there: a new one would be made" in foretold
+    assert f"there was no repository at {scheme}usbb/there: a new one is made" in done
+    assert "no repository" not in spray("push", f"{scheme}usbb/there")[2]
+
+
+def test_a_push_to_what_was_only_begun(spray: Run, tree: Path) -> None:
+    open_store("dir:begun", create=True).close()
+    spray("push", "dir:begun", "--dry-run", code=NotARepository.exit_code)
+    assert spray("push", "dir:begun")[1].startswith("sent: source@v1\n")
+
+
+def test_a_bundle_for_a_folder_that_is_not_there(spray: Run, tree: Path) -> None:
+    assert "there is no folder" in spray("bundle", "usbb/b", "source", code=2)[2]
+    assert not os.path.exists("usbb")
 
 
 def test_push(spray: Run, tree: Path) -> None:

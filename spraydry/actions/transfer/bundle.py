@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from spraydry.actions.joining import check_folder
 from spraydry.actions.progress import Report, unheard
 from spraydry.actions.transfer.choose import content_name, named
 from spraydry.actions.transfer.transfer import Transferred, check, shared_versions, transfer
@@ -41,13 +42,14 @@ def bundle(
     """Write versions (ROOT, ROOT@VERSION) and `hoards` to a new file at `path`, without what is in the versions
     `since`, or in those that `having` has, too.
 
-    The file is there whole or not at all. Raises UsageError where one is there already, RootNotFound, VersionNotFound,
-    and as `transfer`.
+    The file is there whole or not at all. Raises UsageError where one is there already, or its folder is not,
+    RootNotFound, VersionNotFound, and as `transfer`.
     """
     if not (addresses or hoards):
         raise UsageError("name what is to be in the bundle: ROOT, ROOT@VERSION, or --hoard HOARD")
     if os.path.lexists(path):
         raise UsageError(f"{path} is there already: name a new file, or remove it first")
+    check_folder(os.path.abspath(path))
     versions = check(source, addresses, None, hoards)
     there = _there(source, since, having)
     left_out = {version.made_in for version in there}
