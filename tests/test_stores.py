@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from spraydry.actions.verify import verify
-from spraydry.errors import StoreUnavailable
+from spraydry.errors import NotARepository, StoreUnavailable
 from spraydry.repository.repository import Repository
+from spraydry.stores.base import open_store
 from tests.ingest.trees import differences
 from tests.repositories import Run, caller, filled_source, machine, stores
 from tests.repositories import check as check_at
@@ -442,6 +443,16 @@ def test_init_names_what_is_wrong(home: Path, spraydry: Run) -> None:
     _, _, err = spraydry("init", f"dir:{home}/b", "gopher://x", code=2)
     assert "gopher" in err and "is there without it (main, b)" in err
     assert set(stores(spraydry)) == {"main", "b"}
+
+
+def test_init_ends_what_was_only_begun(home: Path, spraydry: Run, source: Path) -> None:
+    open_store(f"dir:{home}/a", create=True).close()
+    (home / "mine").mkdir()
+    (home / "mine" / "note").write_text("mine")
+    assert "not empty" in spraydry("init", "--repo", f"dir:{home}/mine", code=NotARepository.exit_code)[2]
+    spraydry("init")
+    spraydry("ingest", source)
+    check(home, source)
 
 
 def test_an_unmounted_disk_is_no_new_repository(home: Path, spraydry: Run, source: Path) -> None:

@@ -27,7 +27,7 @@ def init(*stores: str, copies: int = 1, json: bool = False) -> None:
     from spraydry.actions.stores import configuration_of, save, with_copies
     from spraydry.commands import terminal
     from spraydry.commands.session import open_repository, repository_url
-    from spraydry.errors import SprayDryError, StoreNotFound, UsageError
+    from spraydry.errors import NotARepository, SprayDryError, StoreNotFound, UsageError
     from spraydry.repository.places import forget
 
     number, main = 1 + len(stores), repository_url()
@@ -42,7 +42,10 @@ def init(*stores: str, copies: int = 1, json: bool = False) -> None:
         raise UsageError("two of the stores are the same: each copy is to lie on another one")
     try:
         open_repository().close()
-    except StoreNotFound:
+    except (
+        StoreNotFound,
+        NotARepository,
+    ):  # which may have been begun and not ended; another's folder is refused below
         pass
     else:
         raise UsageError(f"there is a repository at {main} already: `spraydry store add URL` adds a store")

@@ -28,8 +28,8 @@ def serve(
     """Serve repositories over HTTP, until SIGTERM or Ctrl-C.
 
     Without arguments that of `--repo`, at the server's address itself; several are
-    written NAME=URL, each below its name. Without tokens only this machine is
-    answered, and may do everything.
+    written NAME=URL, each below its name. What is named must be there: `init` makes
+    a new one. Without tokens only this machine is answered, and may do everything.
 
     For example:
         spraydry serve
@@ -80,7 +80,7 @@ def serve(
     from pathlib import Path
 
     from spraydry.commands import terminal
-    from spraydry.commands.session import repository_url
+    from spraydry.commands.session import is_default_place, repository_url
     from spraydry.errors import UsageError
     from spraydry.format.chunker import parse_bytes
     from spraydry.web import serving
@@ -115,4 +115,4 @@ def serve(
     def ready(address: str) -> None:
         print(f"serving at {terminal.safe(address)}/; Ctrl-C ends it", flush=True)
 
-    serving.serve(named, settings, ready)
+    serving.serve(named, settings, ready, create=not repositories and is_default_place())

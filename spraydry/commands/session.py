@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,11 @@ def repository_url() -> str:
     if options.repo == "":  # such as of a variable that is not set: not what lies at the default place
         raise UsageError("--repo names nothing: write a path or URL, or leave it away")
     return options.repo or spraydry.default_url()
+
+
+def is_default_place() -> bool:
+    """Whether neither --repo nor $SPRAYDRY_REPO names the repository."""
+    return not (options.repo or os.environ.get("SPRAYDRY_REPO"))
 
 
 def open_repository(*, create: bool = False, read_only: bool = True) -> Repository:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import resource
+import shlex
 import signal
 import ssl
 from collections.abc import Callable, Sequence
@@ -75,10 +76,13 @@ class Settings:
     plain: str = ""
 
 
-def serve(repositories: Sequence[tuple[str, str]], settings: Settings, ready: Callable[[str], None]) -> None:
+def serve(
+    repositories: Sequence[tuple[str, str]], settings: Settings, ready: Callable[[str], None], *, create: bool = False
+) -> None:
     """Serve repositories, each a name (empty where it is the only one) and a URL, until a signal says to end.
 
-    `ready` gets each address at which the server listens. Blocks. Raises UsageError, StoreErrors.
+    `ready` gets each address at which the server listens. With `create` a repository is made where there is none.
+    Blocks. Raises UsageError, StoreErrors.
     """
     malloc.one_heap(_LARGEST_PIECE_BYTES, _SPARE_BYTES)
     with ExitStack() as stack:
@@ -94,7 +98,7 @@ def serve(repositories: Sequence[tuple[str, str]], settings: Settings, ready: Ca
         served = [
             Served(repository, name, settings.read_only or repository.read_only, handoff)
             for name, url in repositories
-            for repository in [stack.enter_context(_opened(url, settings.read_only))]
+            for repository in [stack.enter_context(_opened(url, create, settings.read_only))]
         ]
         anyone = settings.anyone if settings.anyone is not None else frozenset(RIGHTS if tokens is None else ())
         door = Door({one.name: one.read_only for one in served}, tokens, anyone, local)
@@ -113,12 +117,16 @@ def check_name(name: str, others: Sequence[str]) -> None:
         raise UsageError(f"two repositories cannot both be called {name}")
 
 
-def _opened(url: str, read_only: bool) -> Repository:
+def _opened(url: str, create: bool, read_only: bool) -> Repository:
     try:
         return Repository.open(url, read_only=read_only, metered=True)
-    except (StoreNotFound, NotARepository):
-        if read_only:
-            raise
+    except (StoreNotFound, NotARepository) as error:
+        if read_only or not (create or url == "memory:"):
+            if isinstance(error, NotARepository):
+                raise
+            raise StoreNotFound(
+                f"{error} (to serve a new, empty one, `spraydry init --repo {shlex.quote(url)}` first)"
+            ) from None
     repository = Repository.open(url, create=True, metered=True)
     log.warning("nothing was at %s: a new, empty repository is there now", url)
     return repository

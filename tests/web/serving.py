@@ -16,6 +16,7 @@ from queue import Queue
 from threading import Thread
 
 _PATIENCE_S = 300  # to begin and to end, on machines that are busy
+_SPRAYDRY = ["-c", "from spraydry.cli import main; main()"]
 
 
 @dataclass
@@ -56,17 +57,22 @@ def serving(
     folder: Path, *arguments: str, listen: str = "127.0.0.1:0", module: str | None = None, **environment: str
 ) -> Iterator[Running]:
     """`spraydry serve ARGUMENTS`, from when it answers to the end of the block; its log is in `folder`. With `module`
-    that is run in the place of spraydry."""
+    that is run in the place of spraydry. Where SPRAYDRY_REPO names what is not there, a new repository is made."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "serve.log"
-    program = ["-m", module] if module else ["-c", "from spraydry.cli import main; main()"]
+    program = [sys.executable, *(["-m", module] if module else _SPRAYDRY)]
+    environment = {"PYTHONFAULTHANDLER": "1", **os.environ, **environment}
+    url = environment.get("SPRAYDRY_REPO", "")
+    if url and not os.path.exists(re.sub("^(sqlite|dir|segment):", "", url).partition("?")[0]):
+        # Far away it may be there: then this says so, and the server begins all the same.
+        subprocess.run([sys.executable, *_SPRAYDRY, "init"], env=environment, capture_output=True, timeout=_PATIENCE_S)
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, *program, "serve", "--listen", listen, *arguments],
+            [*program, "serve", "--listen", listen, *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={"PYTHONFAULTHANDLER": "1", **os.environ, **environment},
+            env=environment,
         )
     said: Queue[str] = Queue()
     reader = Thread(target=_read, args=(process, said), daemon=True)
