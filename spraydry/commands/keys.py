@@ -43,11 +43,15 @@ def keys(
     """
     from spraydry.commands import terminal
     from spraydry.commands.session import open_hoard, open_repository
+    from spraydry.errors import UsageError
 
     if hoard is None:
         with open_repository() as repository:
             _hoards(repository, json)
         return
+    if "/" in hoard:
+        name, _, rest = hoard.partition("/")
+        raise UsageError(f"{hoard!r} is no hoard: write `spraydry keys {name} {rest or 'PREFIX'}`")
     with open_hoard(hoard) as opened:
         if history is not None:
             events = opened.history(history)

@@ -101,7 +101,7 @@ def _source(file: str) -> Source:
     import sys
 
     from spraydry.commands import terminal
-    from spraydry.errors import PathNotFound
+    from spraydry.errors import PathNotFound, UsageError
 
     if file == "-":
         return sys.stdin.buffer
@@ -111,6 +111,8 @@ def _source(file: str) -> Source:
         raise PathNotFound(f"{terminal.printable(os.fsencode(file))}: no such file") from None
     except OSError:
         pass  # opening it says why
+    if os.path.isdir(file):
+        raise UsageError(f"{file!r} is a folder: put takes files, and `spraydry ingest` folders")
     return file
 
 

@@ -89,9 +89,10 @@ def serve(
 
     named = [] if repositories else [("", repository_url())]
     for one in repositories:
-        name, _, url = one.partition("=")
+        name, equals, url = one.partition("=")
         if not (name and url):
-            raise UsageError(f"{one!r} does not say what to serve: write NAME=URL")
+            alone = "" if equals else f"; one alone, without a name: spraydry --repo {one} serve"
+            raise UsageError(f"{one!r} does not say what to serve: write NAME=URL{alone}")
         serving.check_name(name, [other for other, _ in named])
         named.append((name, url))
     if rate < 0 or heal_every < 0 or connections < 1:

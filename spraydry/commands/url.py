@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def url(key: str, /, *, server: str = "", expires: str = "7d", tokens: str = "", json: bool = False) -> None:
+def url(key: str, /, *, server: str = "", expires: str | None = None, tokens: str = "", json: bool = False) -> None:
     """Print a link to the file of a key, for programs that know nothing of spraydry.
 
     It leads to whatever the key names when it is followed. Where the server wants
@@ -26,7 +26,7 @@ def url(key: str, /, *, server: str = "", expires: str = "7d", tokens: str = "",
     server
         The address of a server, http://HOST[:PORT][/NAME].
     expires
-        For how long it is good: 90s, 30m, 12h, 7d (the default).
+        For how long a link that is signed is good: 90s, 30m, 12h, 7d (the default).
     tokens
         The file of tokens of that server, whose key signs the link.
     json
@@ -39,7 +39,7 @@ def url(key: str, /, *, server: str = "", expires: str = "7d", tokens: str = "",
     from spraydry.errors import UsageError
 
     address = parse_key(key)
-    seconds = parse_duration(expires) / 10**9
+    seconds = parse_duration(expires or "7d") / 10**9
     if seconds < 1:
         raise UsageError(f"a link that is good for {expires} is none")
     if tokens and not server:
@@ -48,6 +48,10 @@ def url(key: str, /, *, server: str = "", expires: str = "7d", tokens: str = "",
         link = hoard.url(address.key, expires_s=seconds, server=server or None)
     if tokens:
         link = _signed(link, seconds, tokens)
+    if expires is not None and "signature=" not in link:
+        terminal.warn(
+            "this link never expires, for nothing signs it: --tokens names the server's file of tokens, if any"
+        )
     if json:
         terminal.print_json({"hoard": address.hoard, "key": address.key, "url": link})
     else:

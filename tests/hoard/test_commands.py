@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from spraydry.format.digest import digest
+from spraydry.web.guard import tokenfile
+from spraydry.web.guard.tokenfile import Given
 from tests.repositories import Run, caller
 
 
@@ -97,3 +99,22 @@ def test_what_cannot_be_is_told(spraydry: Run, files: Path) -> None:
     assert b"no hoard" in spraydry("keys", "nothing", code=4)[2]
     spraydry("delete", code=2)
     spraydry("put", code=2)
+
+
+def test_a_link_that_nothing_signs_says_that_it_never_expires(spraydry: Run, files: Path) -> None:
+    spraydry("put", "a.txt", "notes/today")
+    words = ("url", "notes/today", "--server", "http://h")
+    assert spraydry(*words)[1:] == (b"http://h/hoards/notes/today\n", b"")
+    _, out, err = spraydry(*words, "--expires", "1d")
+    assert out == b"http://h/hoards/notes/today\n" and b"never expires" in err and b"--tokens" in err
+    tokenfile.add(files / "t.json", "one", [Given(("read",))])
+    _, out, err = spraydry(*words, "--expires", "1d", "--tokens", "t.json")
+    assert b"signature=" in out and err == b""
+
+
+def test_what_is_written_a_little_wrong(spraydry: Run, files: Path) -> None:
+    spraydry("put", "a.txt", "b.bin", "notes/2026/")
+    assert b"`spraydry ingest` folders" in spraydry("put", ".", "notes/x", code=2)[2]
+    assert b"write `spraydry keys notes 2026/`" in spraydry("keys", "notes/2026/", code=2)[2]
+    assert b"write `spraydry keys notes PREFIX`" in spraydry("keys", "notes/", code=2)[2]
+    assert b"spraydry --repo x.sqlite serve" in spraydry("serve", "x.sqlite", code=2)[2]
