@@ -14,6 +14,9 @@ from spraydry.commands import progress
 from spraydry.repository import leases
 from spraydry.repository.repository import Repository
 
+# What is printed does not hang on where the tests are started from.
+_OF_TERMINALS = ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
 # The same examples every time; `HYPOTHESIS_PROFILE=search` looks for new ones, longer.
 settings.register_profile(
     "ci", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -40,7 +43,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyP
     base = tmp_path_factory.mktemp("xdg")
     for kind in ("cache", "config", "data", "state"):
         patch.setenv(f"XDG_{kind.upper()}_HOME", str(base / kind))
-    for name in ("SPRAYDRY_REPO", "SPRAYDRY_TOKEN"):
+    for name in ("SPRAYDRY_REPO", "SPRAYDRY_TOKEN", *_OF_TERMINALS):
         patch.delenv(name, raising=False)
 
 
