@@ -454,6 +454,26 @@ def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     assert lines[1].endswith(" left)") and shown["json"] == "spraydry: something happened\n"
 
 
+def test_the_time_left_is_shown_on_narrow_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("spraydry.commands.progress.time.monotonic", lambda: clock[0])
+    for columns, shown, not_shown in (
+        (120, "93,948 of 94,302 files, 574.0 MiB of 576.0 MiB, 57.4 MiB/s (35 ms left)", "…"),
+        (80, "93,948 of 94,302 files, 574.0 MiB of 576.0 MiB (35 ms left)", "/s"),
+        (60, "restoring: 574.0 MiB of 576.0 MiB (35 ms left)", "files"),
+    ):
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with Progress() as progress:
+            progress(Done("restoring", 0, 0, 94_302, 576 << 20))
+            stream.truncate(0)
+            clock[0] += 10.0
+            progress(Done("restoring", 93_948, 574 << 20, 94_302, 576 << 20))
+        drawn = stream.getvalue()
+        assert shown in drawn and not_shown not in drawn, columns
+
+
 @pytest.mark.parametrize(
     ("done", "text"),
     [

@@ -10,6 +10,7 @@ def clone(
     *versions: str,
     lazy: bool = False,
     limit: str | None = None,
+    dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Make a new repository of what another one holds.
@@ -36,6 +37,8 @@ def clone(
         Fetch what files hold only when it is read.
     limit
         At most so many bytes a second, such as 2M.
+    dry_run
+        Only tell what would be fetched.
     json
         Print one JSON document.
     """
@@ -55,11 +58,13 @@ def clone(
             forget(new)
         else:
             raise UsageError(f"there is a repository at {new} already: `spraydry pull {remote}` fetches what it lacks")
-        with open_other(new, create=True) as repository:
-            if lazy:
+        with open_other("memory:" if dry_run else new, create=True) as repository:
+            if dry_run:
+                done = transfer(other, repository, versions, contents=not lazy, dry_run=True, report=progress)
+            elif lazy:
                 done = clone_lazily(other, repository, versions, report=progress)
             else:
                 done = transfer(other, repository, versions, report=progress)
-    tell(done, "fetched", "here", False, json)
-    if lazy and not json:
+    tell(done, "fetched", "here", dry_run, json)
+    if lazy and not json and not dry_run:
         terminal.line("what files hold is fetched when it is read: `spraydry pull` fetches the rest")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _BAR_EVERY_S = 0.1
 _LINE_EVERY_S = 5.0
+_WIDE_COLUMNS = 110
 
 
 class Progress:
@@ -31,6 +32,7 @@ class Progress:
         self._phase_first = 0
         self._next = self._started + (0 if self._terminal else _LINE_EVERY_S)
         self._bar: Any = None
+        self._text_columns = 0
         self._task: Any = None
 
     def __enter__(self) -> Progress:
@@ -70,24 +72,30 @@ class Progress:
             self._next = now + _LINE_EVERY_S
             terminal.warn(self._text(done, now))
 
-    def _text(self, done: Done, now: float) -> str:
-        parts = []
+    def _text(self, done: Done, now: float, width: int | None = None) -> str:
+        """What is said of a state. Where that is wider than `width`, the rate is left out, then how many files: the
+        time that is left is what is looked for."""
+        parts = {}
         if done.files or done.total_files:
             of = f" of {done.total_files:,}" if done.total_files else ""
-            parts.append(f"{done.files:,}{of} {done.counted}")
+            parts["files"] = f"{done.files:,}{of} {done.counted}"
         if done.bytes or done.total_bytes:
             of = f" of {terminal.size(done.total_bytes)}" if done.total_bytes else ""
-            parts.append(f"{terminal.size(done.bytes)}{of}")
+            parts["bytes"] = f"{terminal.size(done.bytes)}{of}"
             if (more := done.bytes - self._phase_first) > 0:
-                parts.append(f"{terminal.size(more / max(now - self._phase_started, 1e-3))}/s")
-        left = self._left_s(done, now)
-        said = f"{done.phase}: {', '.join(parts)}" if parts else done.phase
-        return said if left is None else f"{said} ({terminal.duration(left)} left)"
+                parts["rate"] = f"{terminal.size(more / max(now - self._phase_started, 1e-3))}/s"
+        left_s = self._left_s(done, now)
+        left = "" if left_s is None else f" ({terminal.duration(left_s)} left)"
+        while True:
+            said = f"{done.phase}: {', '.join(parts.values())}" if parts else done.phase
+            if width is None or len(said + left) <= width or "bytes" not in parts or len(parts) == 1:
+                return said + left
+            parts.pop("rate" if "rate" in parts else "files")
 
     def _left_s(self, done: Done, now: float) -> float | None:
         spent = now - self._phase_started
         share = _share(done)
-        return spent * (1 - share) / share if share > 0.001 and spent > 1 else None
+        return spent * (1 - share) / share if 0.001 < share < 1 and spent > 1 else None
 
     def _draw(self, done: Done, now: float) -> None:
         from rich.console import Console
@@ -95,10 +103,13 @@ class Progress:
         from rich.progress import Progress as Bar
 
         if self._bar is None:
+            console = Console(stderr=True)
+            bar_columns = 24 if console.width >= _WIDE_COLUMNS else 8
+            self._text_columns = console.width - bar_columns - 1
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                console=Console(stderr=True),
+                BarColumn(bar_width=bar_columns),
+                console=console,
                 transient=True,
                 auto_refresh=False,
             )
@@ -106,9 +117,8 @@ class Progress:
             terminal.drawing.append(self.note)
             self._task = self._bar.add_task("", total=None)
         known = done.total_bytes is not None or done.total_files is not None
-        self._bar.update(
-            self._task, description=self._text(done, now), completed=_share(done), total=1.0 if known else None
-        )
+        text = self._text(done, now, self._text_columns)
+        self._bar.update(self._task, description=text, completed=_share(done), total=1.0 if known else None)
         self._bar.refresh()
 
 

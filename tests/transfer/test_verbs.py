@@ -102,6 +102,12 @@ def test_what_is_there_with_other_content(spray: Run, tree: Path) -> None:
 
 
 def test_clone(spray: Run, tree: Path) -> None:
+    for words in ([], ["--lazy"]):
+        dry = told(spray, "clone", "here.sqlite", "dir:copy", "--dry-run", *words)
+        assert dry["dry_run"] and not os.path.exists("copy")
+        assert "would be fetched: source@v1\n" in spray("clone", "here.sqlite", "dir:copy", "--dry-run", *words)[1]
+        done = told(spray, "clone", "here.sqlite", f"tried{len(words)}.sqlite", *words)
+        assert done["sent_bytes"] == dry["sent_bytes"] > 0
     assert "2 versions" in spray("clone", "here.sqlite", "dir:copy")[1]
     check("dir:copy", tree)
     assert "there is a repository at dir:copy already" in spray("clone", "here.sqlite", "dir:copy", code=2)[2]
