@@ -239,6 +239,13 @@ def test_links_and_amounts_on_phones_stay_in_one_piece(site: str, chromium: Brow
             assert torn == [], path
 
 
+def test_exclusive_sizes_are_seen_on_phones(site: str, chromium: Browser) -> None:
+    with page_of(chromium, **MODES["phone"]) as (page, _said):
+        page.goto(f"{site}/-/space/photos@v3?by=exclusive")
+        assert page.locator(".sizes thead").inner_text().split() == ["Name", "Size", "Stored", "Exclusive"]
+        assert page.evaluate("[...document.querySelectorAll('.scroll')].every((e) => e.scrollWidth <= e.clientWidth)")
+
+
 def test_totals_fit_on_phones(site: str, chromium: Browser) -> None:
     with page_of(chromium, **MODES["phone"]) as (page, _said):
         for pair, others in (("from=photos@v1&to=photos@v3", ["Others"]), ("from=toolbox@v1&to=toolbox@v2", [])):
