@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -46,9 +47,8 @@ def made_tree(top: Path) -> Path:
         file.seek(50_000_000)
         file.write(b"end")
     os.mkfifo(top / "fifo")
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(os.path.relpath(top / "socket"))
-    listening.close()
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(top):  # a socket's path is short
+        listening.bind("socket")
     (top / "dir" / "file").chmod(0o4755)
     os.utime(top / "dir" / "big", ns=(0, -1234567891))
     os.setxattr(top / "dir" / "big", "user.test", b"\0value")
