@@ -61,6 +61,22 @@ def test_a_push_of_what_is_condemned_and_waits(tmp_path: Path, rng: random.Rando
         assert len(target.versions("again")) == 8
 
 
+def collected_before_each_commit(
+    target: Repository, collector: Repository, monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
+    """How many frames each collection deleted, which comes just before each commit."""
+    committing, collected = target.committing, []
+
+    def late() -> object:
+        if sys._getframe(1).f_code.co_name == "append_whole":
+            collector.refresh()
+            collected.append(gc(collector, grace_ns=0).deleted_frames)
+        return committing()
+
+    monkeypatch.setattr(target, "committing", late)
+    return collected
+
+
 def test_a_push_under_which_all_is_collected_before_each_commit(
     tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,15 +88,7 @@ def test_a_push_under_which_all_is_collected_before_each_commit(
         Repository.open(there, create=True) as target,
         Repository.open(there) as collector,
     ):
-        committing, collected = target.committing, []
-
-        def late() -> object:
-            if sys._getframe(1).f_code.co_name == "append_whole":
-                collector.refresh()
-                collected.append(gc(collector, grace_ns=0).deleted_frames)
-            return committing()
-
-        monkeypatch.setattr(target, "committing", late)
+        collected = collected_before_each_commit(target, collector, monkeypatch)
         transfer(source, target)
         assert collected[0] > 0, "the control"
         check_same(source, target)
@@ -106,15 +114,7 @@ def test_a_push_of_keys_under_which_all_is_collected_before_each_commit(
         if known:
             make_version(target, "r", {b"f": keys["k1"]})
             remove(target, ["r@v1"])
-        committing, collected = target.committing, []
-
-        def late() -> object:
-            if sys._getframe(1).f_code.co_name == "append_whole":
-                collector.refresh()
-                collected.append(gc(collector, grace_ns=0).deleted_frames)
-            return committing()
-
-        monkeypatch.setattr(target, "committing", late)
+        collected = collected_before_each_commit(target, collector, monkeypatch)
         (done,) = transfer(source, target, hoards=["h"]).hoards
         assert collected[0] > 0 and len(collected) > 2, "the control"
         assert (done.keys, done.existing) == (6, 0)
