@@ -14,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
+import paramiko
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from spraydry.errors import (
     CorruptData,
@@ -283,6 +285,18 @@ def test_a_value_replaced_while_it_is_opened(
 
 
 # -- connections that break
+
+
+def test_what_the_thread_of_a_connection_meets(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """paramiko hands it on to who opens a channel, a moment before it says that the connection has ended."""
+
+    def altered(*_: object) -> None:
+        raise InvalidTag
+
+    with monkeypatch.context() as patch:
+        patch.setattr(paramiko.Channel, "invoke_subsystem", altered)
+        assert one_line(StoreUnavailable, "InvalidTag", lambda: open_store(url, create=True)).retryable
+    open_store(url, create=True).close()
 
 
 def test_the_server_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

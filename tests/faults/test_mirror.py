@@ -106,12 +106,14 @@ class Ingest:
         self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """It succeeds, however often it stops."""
+        """It succeeds, however often it stops, and says that the server is gone."""
         status = 0x7F  # stopped
         while os.WIFSTOPPED(status):
             self.go_on()
             _, status = os.waitpid(self.process.pid, os.WUNTRACED)
-        assert (os.waitstatus_to_exitcode(status), self.process.communicate()[1]) == (0, "")
+        told = self.process.communicate()[1]
+        assert os.waitstatus_to_exitcode(status) == 0, told
+        assert told.startswith("spraydry: store does not answer, and missed ") and told.count("\n") == 1, told
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -21,6 +21,8 @@ CHANNELS = 8  # OpenSSH's sshd lets a connection have ten
 _ANSWER_WITHIN_S = 60.0
 # With 2 MiB, the default, no more than that is read in a round trip.
 _WINDOW_BYTES = 16 << 20
+# What opening a channel raises of its own, on a connection that lives.
+_SAID = (paramiko.SSHException, OSError, EOFError, Garbled, SprayDryError)
 
 
 class _Lost(StoreUnavailable):
@@ -138,8 +140,9 @@ def _channel(client: Any) -> SftpChannel:
     except Exception as error:
         if late.finished.is_set():
             raise TimeoutError from None
-        if transport.is_active():
+        if transport.is_active() and isinstance(error, _SAID):
             raise
-        raise EOFError(reason(error)) from None  # whatever its thread met, which paramiko hands on
+        # Whatever its thread met, which paramiko hands on: even before the transport is told to be inactive.
+        raise EOFError(reason(error)) from None
     finally:
         late.cancel()
