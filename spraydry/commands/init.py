@@ -42,11 +42,8 @@ def init(*stores: str, copies: int = 1, json: bool = False) -> None:
         raise UsageError("two of the stores are the same: each copy is to lie on another one")
     try:
         open_repository().close()
-    except (
-        StoreNotFound,
-        NotARepository,
-    ):  # which may have been begun and not ended; another's folder is refused below
-        pass
+    except (StoreNotFound, NotARepository):
+        pass  # perhaps it was begun and not ended; another's folder is refused below
     else:
         raise UsageError(f"there is a repository at {main} already: `spraydry store add URL` adds a store")
     forget(main)
