@@ -55,7 +55,8 @@ def clone(
         try:
             open_other(new).close()
         except StoreNotFound:
-            forget(new)
+            if not dry_run:
+                forget(new)
         else:
             raise UsageError(f"there is a repository at {new} already: `spraydry pull {remote}` fetches what it lacks")
         with open_other("memory:" if dry_run else new, create=True) as repository:

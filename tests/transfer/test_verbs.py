@@ -11,7 +11,7 @@ import pytest
 
 from spraydry.actions.transfer import transfer
 from spraydry.actions.transfer.send import Sender
-from spraydry.errors import NotARepository
+from spraydry.errors import NotARepository, StoreUnavailable
 from spraydry.repository.leases import heeded
 from spraydry.repository.repository import Repository
 from spraydry.stores.base import open_store
@@ -124,6 +124,10 @@ def test_clone(spray: Run, tree: Path) -> None:
         check_same(here, clone)
     assert spray("clone", "nowhere.sqlite", "new.sqlite", code=4)
     assert not os.path.exists("new.sqlite")
+    os.rename("copy", "unplugged")
+    spray("clone", "here.sqlite", "dir:copy", "--dry-run")
+    err = spray("ingest", tree, "--repo", "dir:copy", code=StoreUnavailable.exit_code)[2]
+    assert "is its disk mounted?" in err and not os.path.exists("copy"), "what was known of the place still is"
 
 
 def test_bundle(spray: Run, tree: Path) -> None:
